@@ -1,0 +1,48 @@
+"""The door: `slidescan COMMAND`. Commands are imported when called, so --help is instant."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from slidescan.errors import SlidescanError
+
+COMMANDS = ("heatmap", "verify", "export", "train")
+
+
+class Commands(click.Group):
+    """Loads a command on demand and turns errors a user can act on into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The function `command` of slidescan.commands.NAME."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"slidescan.commands.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Exit code 1 and one line for what went wrong on the user's side."""
+        try:
+            return super().invoke(ctx)
+        except SlidescanError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as error:
+            raise click.ClickException(
+                "interrupted; what was finished stays, run the same command again to go on"
+            ) from error
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="slidescan")
+def main() -> None:
+    """Tumour heatmaps of whole slides from a padding-free NASNet.
+
+    Every cell of a map equals what the patch classifier says of the 96 x 96 px around it.
+    Research use only: slidescan is not a medical device.
+    """

@@ -1,0 +1,64 @@
+"""`slidescan export`: maps in the forms that other programs and people read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from slidescan.commands.options import PATH, bar, mpp_option, open_slide
+
+
+@click.group()
+def command() -> None:
+    """Turn a finished map into a picture."""
+
+
+@command.command("png")
+@click.argument("map_path", metavar="MAP", type=PATH)
+@click.option("--slide", "slide_path", type=PATH, required=True, help="The slide of the map.")
+@click.option("--out", type=PATH, required=True, help="The picture, e.g. map.png.")
+@click.option(
+    "--size", type=click.IntRange(64), default=1600, show_default=True, help="Longest side, px."
+)
+@mpp_option
+def png(map_path: Path, slide_path: Path, out: Path, size: int, mpp: float | None) -> None:
+    """The slide, and beside it the slide with the map over it, with scale bar and key."""
+    from slidescan.engines import cores
+    from slidescan.errors import MapError
+    from slidescan.files import replacing
+    from slidescan.geometry import Box
+    from slidescan.overlay import picture, spread
+    from slidescan.scan import assemble
+    from slidescan.store import Heatmap
+
+    heatmap = Heatmap.open(map_path)
+    if not heatmap.complete:
+        raise MapError(f"{map_path}: not finished; run slidescan heatmap again, it goes on")
+    recorded = heatmap.settings["slide"]
+    given = mpp or (recorded["mpp"][0] if len(set(recorded["mpp"])) == 1 else None)
+    with open_slide(slide_path, given) as slide:
+        if slide.fingerprint != recorded["fingerprint"]:
+            raise MapError(f"{map_path}: made from another slide than {slide_path}")
+        # No finer than the scan, however small the slide.
+        um_per_px = heatmap.mpp * max(1.0, max(heatmap.grid.extent_px) / size)
+        plane = slide.plane(um_per_px)
+        with bar("drawing", plane.shape_px[0] * plane.shape_px[1], "px") as progress:
+            rgb = assemble(
+                plane,
+                Box(0, 0, *plane.shape_px),
+                max(16, int(2048 / max(plane.ratio))),
+                cores(),
+                lambda part: progress.update(part.area),
+            )
+    # The coarsest level that still has a cell for every pixel.
+    cell_um = heatmap.mpp * heatmap.grid.stride
+    level = 0
+    while level + 1 < len(heatmap.shapes) and cell_um * 2 <= um_per_px:
+        level, cell_um = level + 1, cell_um * 2
+    values = heatmap.read(Box(0, 0, *heatmap.shapes[level]), level)
+    shown = spread(values, plane.shape_px, um_per_px / cell_um)
+    title = f"{slide_path.name}   model {heatmap.settings['model']['name']}   research use only"
+    with replacing(out) as beside:
+        picture(rgb, shown, um_per_px, title).save(beside, format="PNG")
+    click.echo(f"{out}: {plane.shape_px[1]} x {plane.shape_px[0]} px at {um_per_px:.3g} um/px")

@@ -1,0 +1,47 @@
+"""The reference engine: the network as it is, on a CPU or a CUDA device."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from slidescan.errors import ConfigError
+from slidescan.nasnet import Network
+from slidescan.nasnet.network import probability
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchEngine:
+    """Channels-last inference; below fp32 under autocast.
+
+    `threads` sets torch's intra-op threads for the whole process, which is what torch has.
+    """
+
+    def __init__(self, network: Network, device: str, precision: str, threads: int) -> None:
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"--device {device}: not a device; use cpu, cuda or cuda:1"
+            ) from error
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"--device {device}: torch finds no CUDA device; use --device cpu")
+        torch.set_num_threads(threads)
+        # A copy: moving the caller's network would change it under other engines.
+        self.network = copy.deepcopy(network).eval().to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = _TYPES[precision]
+
+    @torch.inference_mode()
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """P(tumour) of RGB (N, H, W, 3) uint8: (N, h, w) float32."""
+        x = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
+        half = self.dtype is not torch.float32
+        with torch.autocast(self.device.type, self.dtype, enabled=half):
+            logits = self.network(x)
+        scores: NDArray[np.float32] = probability(logits.float()).cpu().numpy()
+        return scores

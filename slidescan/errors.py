@@ -1,0 +1,48 @@
+"""Errors a user can do something about.
+
+Each message says what is wrong, what was found, and the remedy. The command line turns every
+`SlidescanError` into one line and exit code 1; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+class SlidescanError(Exception):
+    """Root of everything slidescan raises on purpose."""
+
+
+class SlideError(SlidescanError):
+    """The slide cannot be opened, read, or brought to the model's resolution."""
+
+
+class ModelError(SlidescanError):
+    """Weights and card are missing, damaged, or do not belong together."""
+
+
+class MapError(SlidescanError):
+    """The map on disk cannot be written, read, or is not what was asked for."""
+
+
+class WriteError(SlidescanError):
+    """A file or folder cannot be written: permissions, a full disk, another writer."""
+
+
+class DataError(SlidescanError):
+    """Training patches or their labels are missing or contradict each other."""
+
+
+class ConfigError(SlidescanError):
+    """A setting has an unknown key, a wrong type or a value out of range."""
+
+
+def describe(error: ValidationError) -> str:
+    """One line from pydantic's report: each key, what it holds, what was expected."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'file'} = {e['input']!r}: {e['msg']}"
+        for e in error.errors()
+    )

@@ -1,0 +1,107 @@
+"""Files that are whole or absent: durable writes, one writer at a time, errors in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from filelock import FileLock, Timeout
+
+from slidescan.errors import WriteError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write at `path` into a `WriteError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in NO_ROOM:
+            raise WriteError(
+                f"{path}: disk full ({reason}); what was finished stays, make room and "
+                "run the same command again"
+            ) from error
+        raise WriteError(
+            f"{path}: cannot be written ({reason}); check the permissions or choose another --out"
+        ) from error
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a path in a folder that does not exist: more likely mistyped than to be made."""
+    if not path.parent.is_dir():
+        raise WriteError(f"{path}: there is no folder {path.parent}; create it or correct --out")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write beside, rename at the end: yields the temporary file to write to.
+
+    Whatever was at `path` stays there until the new file is complete and on the disk.
+    """
+    check_folder(path)
+    with writing(path):
+        # Made and closed at once, so that writers of every kind can open it by its name.
+        with NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix, delete=False
+        ) as file:
+            beside = Path(file.name)
+        try:
+            yield beside
+            beside.chmod(0o666 & ~_umask())
+            sync(beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def sync(*paths: Path) -> None:
+    """Bring files, and the entries of folders, to the disk."""
+    for path in paths:
+        if path.is_dir() and os.name == "nt":
+            continue  # Windows cannot open a folder
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def lock(path: Path) -> FileLock:
+    """Take the lock beside `path`, which covers its creation and replacement as well.
+
+    Raises:
+        WriteError: another process holds it, or it cannot be written.
+    """
+    check_folder(path)
+    held = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, thread_local=False)
+    with writing(path):
+        try:
+            held.acquire()
+        except Timeout:
+            raise WriteError(
+                f"{path}: another slidescan is writing it; wait for it or choose another --out"
+            ) from None
+    return held
+
+
+def release(held: FileLock) -> None:
+    """Give a lock back and leave no file behind."""
+    # Unlinked while held: filelock (3.21 on) takes no lock on a file that has lost its name, so
+    # whoever opened this one cannot hold it beside the next.
+    with suppress(OSError):  # Windows removes it on release
+        os.unlink(held.lock_file)
+    held.release()

@@ -1,0 +1,148 @@
+"""A model on disk: weights (safetensors) and their card (JSON) side by side. Never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+
+from slidescan.errors import ConfigError, ModelError, describe
+from slidescan.files import replacing
+from slidescan.nasnet import Network, Plan
+
+DEFAULT = "default"
+"""The shipped model that commands take unless told otherwise."""
+
+
+class Validation(BaseModel):
+    """Scores on the held-out patches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patches: int
+    auc: float
+    accuracy: float
+    nll: float
+
+
+class Card(BaseModel):
+    """What a user has to know of the weights, and what loading them checks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    plan: Plan
+    """Architecture and normalisation."""
+    field_px: int
+    stride_px: int
+    mpp: Annotated[float, Field(gt=0)]
+    """Micrometres per pixel of the patches it was trained on."""
+    weights_sha256: str
+    data: str
+    split: str
+    validation: Validation
+    reproduce: str
+    """The command that made the weights."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network in evaluation mode and its card."""
+
+    network: Network
+    card: Card
+
+
+def shipped(name: str) -> Path:
+    """The weights of a model in the package."""
+    return Path(str(files("slidescan") / "weights" / f"{name}.safetensors"))
+
+
+def load(source: str) -> Model:
+    """Load a shipped model by its name, or `FILE.safetensors` with `FILE.json` beside it.
+
+    Raises `ModelError` where either is missing or damaged, or the two do not belong together.
+    """
+    path = Path(source) if source.endswith((".safetensors", ".json")) else shipped(source)
+    weights, card = path.with_suffix(".safetensors"), path.with_suffix(".json")
+    return _load(weights, _read_card(card, source))
+
+
+def _read_card(path: Path, source: str) -> Card:
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        names = ", ".join(sorted(p.stem for p in shipped(DEFAULT).parent.glob("*.json")))
+        raise ModelError(
+            f"{source}: no model card {path}; name a shipped model ({names}) or a .safetensors "
+            "file with its .json beside it"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ModelError(f"{path}: not a valid model card: {describe(error)}") from error
+
+
+def _load(weights: Path, card: Card) -> Model:
+    try:
+        content = weights.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{weights}: no such file, but its card is there") from error
+    except OSError as error:
+        raise ModelError(f"{weights}: cannot be read: {error.strerror}") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != card.weights_sha256:
+        raise ModelError(
+            f"{weights}: SHA-256 {sha256[:12]}... is not its card's {card.weights_sha256[:12]}...; "
+            "the file is damaged or belongs to another card, copy both again"
+        )
+    try:
+        network = Network(card.plan)
+        network.load_state_dict(safetensors.torch.load(content))
+    except (SafetensorError, ConfigError) as error:
+        raise ModelError(f"{weights}: cannot be loaded: {error}") from error
+    except RuntimeError as error:
+        raise ModelError(
+            f"{weights}: weights of another architecture than its card's plan: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    field = network.field
+    if (field.size, field.stride) != (card.field_px, card.stride_px):
+        raise ModelError(
+            f"{weights.with_suffix('.json')}: says field {card.field_px} px and stride "
+            f"{card.stride_px} px, its plan gives {field.size} and {field.stride}"
+        )
+    return Model(network.eval().requires_grad_(False), card)
+
+
+def save(path: Path, network: Network, **about: object) -> Card:
+    """Write `path` (.safetensors) and its card; `about` is what a card says beyond the network.
+
+    The card goes last: weights without one, or with an older one, do not load.
+    """
+    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    content = safetensors.torch.save(state)
+    card = Card.model_validate(
+        {
+            "name": path.stem,
+            "plan": network.plan,
+            "field_px": network.field.size,
+            "stride_px": network.field.stride,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            **about,
+        }
+    )
+    for file, data in (
+        (path.with_suffix(".safetensors"), content),
+        (path.with_suffix(".json"), card.model_dump_json(indent=2).encode() + b"\n"),
+    ):
+        with replacing(file) as beside:
+            beside.write_bytes(data)
+    return card

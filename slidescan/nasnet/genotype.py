@@ -1,0 +1,152 @@
+"""NASNet-A as data: Zoph et al. 2018, "Learning Transferable Architectures", figure 4.
+
+A cell has the states CURRENT and PREVIOUS (the outputs of the two cells before it, brought to
+the cell's filters) and appends one state per step: the sum of two branches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from slidescan.geometry import Field
+
+CURRENT, PREVIOUS = 0, 1
+FIRST_STEP = 2
+
+
+class Kind(Enum):
+    """What an operation computes."""
+
+    SEPARABLE = "separable"
+    AVERAGE = "average"
+    MAX = "max"
+    IDENTITY = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An operation and its kernel, which is odd."""
+
+    kind: Kind
+    kernel: int = 1
+
+    def field(self, stride: int, separables: int) -> Field:
+        """What one output sees of the input; `separables` convolutions where it has any."""
+        field = Field().then(self.kernel, stride)
+        for _ in range(separables - 1 if self.kind is Kind.SEPARABLE else 0):
+            field = field.then(self.kernel)
+        return field
+
+    def reach(self, stride: int, separables: int) -> int:
+        """Input cells beyond the centre on each side; kernels are odd, so this is whole."""
+        return (self.field(stride, separables).size - 1) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """An operation and the state it is applied to."""
+
+    op: Op
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class Genotype:
+    """Steps of two branches each, and the states whose concatenation leaves the cell."""
+
+    stride: int
+    steps: tuple[tuple[Branch, Branch], ...]
+    output: tuple[int, ...]
+
+
+def _sep(kernel: int) -> Op:
+    return Op(Kind.SEPARABLE, kernel)
+
+
+_AVERAGE, _MAX, _IDENTITY = Op(Kind.AVERAGE, 3), Op(Kind.MAX, 3), Op(Kind.IDENTITY)
+
+NORMAL = Genotype(
+    stride=1,
+    steps=(
+        (Branch(_sep(5), CURRENT), Branch(_sep(3), PREVIOUS)),
+        (Branch(_sep(5), PREVIOUS), Branch(_sep(3), PREVIOUS)),
+        (Branch(_AVERAGE, CURRENT), Branch(_IDENTITY, PREVIOUS)),
+        (Branch(_AVERAGE, PREVIOUS), Branch(_AVERAGE, PREVIOUS)),
+        (Branch(_sep(3), CURRENT), Branch(_IDENTITY, CURRENT)),
+    ),
+    output=(PREVIOUS, 2, 3, 4, 5, 6),
+)
+
+REDUCTION = Genotype(
+    stride=2,
+    steps=(
+        (Branch(_sep(5), CURRENT), Branch(_sep(7), PREVIOUS)),
+        (Branch(_MAX, CURRENT), Branch(_sep(7), PREVIOUS)),
+        (Branch(_AVERAGE, CURRENT), Branch(_sep(5), PREVIOUS)),
+        (Branch(_IDENTITY, 3), Branch(_AVERAGE, 2)),
+        (Branch(_sep(3), 2), Branch(_MAX, CURRENT)),
+    ),
+    output=(3, 4, 5, 6),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The crops that align a cell's branches, derived from its genotype alone.
+
+    Every crop happens before its operation: kernels 5 and 7 at stride 2 differ by half an output
+    cell, which no crop behind them could mend, and nothing is computed to be thrown away.
+    """
+
+    margin: int
+    """Input cells that the whole cell spends on each side."""
+    branches: tuple[tuple[int, int], ...]
+    """For each step, the crop of either branch, in cells of the branch's source."""
+    output: tuple[int, ...]
+    """For each concatenated state, its crop in cells of that state."""
+
+
+def layout(genotype: Genotype, separables: int = 1) -> Layout:
+    """Work backwards: a state is computed with just the margin that its users still need.
+
+    >>> layout(NORMAL).margin, layout(REDUCTION).margin, layout(REDUCTION, separables=2).margin
+    (2, 5, 13)
+    """
+    stride = genotype.stride
+    # Input cells per side that still follow a step before the cell's output.
+    after = [0] * (FIRST_STEP + len(genotype.steps))
+    for state in reversed(range(FIRST_STEP, len(after))):
+        for branch in genotype.steps[state - FIRST_STEP]:
+            if branch.source >= FIRST_STEP:
+                need = after[state] + branch.op.reach(1, separables) * stride
+                after[branch.source] = max(after[branch.source], need)
+
+    margin = max(
+        after[state] + branch.op.reach(stride, separables)
+        for state, step in enumerate(genotype.steps, FIRST_STEP)
+        for branch in step
+        if branch.source < FIRST_STEP
+    )
+
+    def crop(branch: Branch, state: int) -> int:
+        if branch.source < FIRST_STEP:
+            return margin - after[state] - branch.op.reach(stride, separables)
+        spare = (after[branch.source] - after[state]) // stride
+        return spare - branch.op.reach(1, separables)
+
+    def output_crop(state: int) -> int:
+        if state >= FIRST_STEP:
+            return after[state] // stride
+        if stride != 1:
+            raise ValueError("a strided cell cannot pass its input on")
+        return margin
+
+    return Layout(
+        margin,
+        tuple(
+            (crop(left, state), crop(right, state))
+            for state, (left, right) in enumerate(genotype.steps, FIRST_STEP)
+        ),
+        tuple(output_crop(state) for state in genotype.output),
+    )

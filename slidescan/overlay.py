@@ -1,0 +1,83 @@
+"""A picture to look at: the slide, and the slide with its tumour probabilities laid over it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+# Probability, red, green, blue, opacity. Normal tissue stays as it is; yellow marks even odds.
+_RAMP = np.array(
+    [
+        (0.0, 255, 237, 120, 0.0),
+        (0.25, 255, 237, 120, 0.15),
+        (0.5, 254, 196, 30, 0.45),
+        (0.75, 240, 90, 20, 0.6),
+        (1.0, 178, 0, 38, 0.75),
+    ]
+)
+_RIM = np.array([0, 114, 178], np.uint8)
+_GAP, _FOOT = 16, 64
+
+
+def colourise(rgb: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Lay `probability` (H, W), NaN where not scanned, over `rgb` (H, W, 3), and rim it."""
+    scanned = np.isfinite(probability)
+    p = np.where(scanned, probability, 0)
+    at, *channels, opacity = _RAMP.T
+    alpha = np.interp(p, at, opacity)[..., None]
+    colour = np.stack([np.interp(p, at, channel) for channel in channels], axis=-1)
+    out: NDArray[np.uint8] = np.rint(rgb * (1 - alpha) + colour * alpha).astype(np.uint8)
+    rim = np.zeros_like(scanned)
+    rim[1:] |= scanned[1:] != scanned[:-1]
+    rim[:, 1:] |= scanned[:, 1:] != scanned[:, :-1]
+    out[rim] = _RIM
+    return out
+
+
+def spread(values: NDArray[np.float32], shape: tuple[int, int], step: float) -> NDArray[np.float32]:
+    """Cells to pixels: pixel i shows the cell that holds its centre; `step` is cells per pixel."""
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * step).astype(int), cells - 1)
+        for n, cells in zip(shape, values.shape, strict=True)
+    )
+    return values[np.ix_(rows, columns)]
+
+
+def picture(
+    rgb: NDArray[np.uint8], probability: NDArray[np.float32], um_per_px: float, title: str
+) -> Image.Image:
+    """Slide and overlay side by side over a scale bar, the colours' key and a line of text."""
+    height, width = rgb.shape[:2]
+    sheet = Image.new("RGB", (2 * width + _GAP, height + _FOOT), "white")
+    sheet.paste(Image.fromarray(rgb), (0, 0))
+    sheet.paste(Image.fromarray(colourise(rgb, probability)), (width + _GAP, 0))
+    _scale_bar(sheet, um_per_px, width)
+    _key(sheet, width + _GAP, width, height)
+    font = ImageFont.load_default(14)
+    ImageDraw.Draw(sheet).text((4, height + 40), title, "black", font)
+    return sheet
+
+
+def _scale_bar(sheet: Image.Image, um_per_px: float, width: int) -> None:
+    """A bar of 1, 2 or 5 times a power of ten micrometres, about a fifth of the slide."""
+    most = 0.25 * width * um_per_px
+    power = 10.0 ** np.floor(np.log10(most))
+    length = max(n * power for n in (1, 2, 5) if n * power <= most)
+    y, draw = sheet.height - _FOOT + 14, ImageDraw.Draw(sheet)
+    draw.line((4, y, 4 + length / um_per_px, y), "black", 4)
+    label = f"{length:g} µm" if length < 1000 else f"{length / 1000:g} mm"
+    draw.text((4, y + 4), label, "black", ImageFont.load_default(14))
+
+
+def _key(sheet: Image.Image, left: int, width: int, top: int) -> None:
+    """The colours of 0 to 1 on white."""
+    across = min(width - 8, 360)
+    ramp = np.tile(np.linspace(0, 1, across, dtype=np.float32), (14, 1))
+    white = np.full((14, across, 3), 255, np.uint8)
+    sheet.paste(Image.fromarray(colourise(white, ramp)), (left, top + 8))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw.rectangle((left, top + 8, left + across, top + 22), outline="grey")
+    for share, anchor in ((0.0, "la"), (0.5, "ma"), (1.0, "ra")):
+        draw.text((left + share * across, top + 24), f"{share:g}", "black", font, anchor)
+    draw.text((left, top + 42), "P(tumour); blue line: scanned", "black", font)

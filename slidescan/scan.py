@@ -1,0 +1,175 @@
+"""The scan itself: plan, read, infer, write. Knows no slide format, no store and no framework.
+
+Reading runs ahead in threads, inference in the caller's thread, writing behind in one more; both
+queues are bounded, so memory does not grow with the slide.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.geometry import Box, Grid
+
+TILE_PX = 2048
+"""Scan-plane pixels between the origins of neighbouring tiles; the halo comes on top."""
+
+READ_AHEAD = 2
+"""Tiles that wait for inference, per reading thread."""
+
+
+class Reader(Protocol):
+    """A scan plane."""
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """RGB of any box of the plane, (H, W, 3), white outside. Safe from several threads."""
+
+
+class Engine(Protocol):
+    """A network ready to run."""
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """P(tumour) of RGB (N, H, W, 3): (N, h, w), one per native stride. One call at a time."""
+
+
+class Sink(Protocol):
+    """Where finished blocks go."""
+
+    def write(self, block: Box, values: NDArray[np.float32]) -> None:
+        """Keep the cells of `block`, NaN where not scanned. Called from one thread, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A block and those of its tiles that hold a selected cell; boxes of cells."""
+
+    block: Box
+    tiles: tuple[Box, ...]
+
+
+def plan_work(blocks: Iterable[Box], mask: NDArray[np.bool_], tile_cells: int) -> Iterator[Work]:
+    """Split each block into tiles and drop those without a selected cell.
+
+    Tiles are cut to the bounds of their selected cells: glass at their rim is neither read nor
+    computed.
+    """
+    for block in blocks:
+        tiles = (_selected(tile, mask) for tile in block.split(tile_cells))
+        chosen = tuple(tile for tile in tiles if tile.area)
+        if chosen:
+            yield Work(block, chosen)
+
+
+def _selected(tile: Box, mask: NDArray[np.bool_]) -> Box:
+    """The bounds of the selected cells in `tile`, empty where there are none."""
+    cells = mask[tile.slices]
+    rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+    if not len(rows):
+        return Box(tile.y0, tile.x0, tile.y0, tile.x0)
+    inner = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return inner.shift(tile.y0, tile.x0)
+
+
+def scan(
+    work: Iterable[Work],
+    grid: Grid,
+    mask: NDArray[np.bool_],
+    reader: Reader,
+    engine: Engine,
+    sink: Sink,
+    *,
+    threads: int = 2,
+    on_tile: Callable[[Box], object] = lambda tile: None,
+) -> None:
+    """Score every selected cell and hand over each block once all of its tiles are there.
+
+    Whatever stops the scan (an unreadable region, a full disk, Ctrl-C), blocks finished before
+    are still written; then the error is raised.
+    """
+    jobs = ((item, tile) for item in work for tile in item.tiles)
+    pending: deque[Future[None]] = deque()
+    values = np.empty((0, 0), np.float32)
+    with (
+        ThreadPoolExecutor(threads, "read") as pool,
+        ThreadPoolExecutor(1, "write") as writer,
+        closing(_ahead(pool, jobs, grid, reader, threads * READ_AHEAD)) as read,
+    ):
+        try:
+            for (item, tile), pixels in read:
+                if tile == item.tiles[0]:
+                    values = np.full(item.block.shape, np.nan, np.float32)
+                scores = engine(pixels[None])[0]
+                here = tile.shift(-item.block.y0, -item.block.x0).slices
+                values[here] = np.where(mask[tile.slices], scores, np.float32(np.nan))
+                on_tile(tile)
+                if tile == item.tiles[-1]:
+                    while len(pending) > 1:
+                        pending.popleft().result()
+                    pending.append(writer.submit(sink.write, item.block, values))
+        finally:
+            for future in pending:
+                future.result()
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    jobs: Iterable[tuple[Work, Box]],
+    grid: Grid,
+    reader: Reader,
+    depth: int,
+) -> Generator[tuple[tuple[Work, Box], NDArray[np.uint8]], None, None]:
+    """Each job with its pixels, in order, while up to `depth` later ones are being read."""
+    waiting: deque[tuple[tuple[Work, Box], Future[NDArray[np.uint8]]]] = deque()
+    try:
+        for job in jobs:
+            waiting.append((job, pool.submit(reader.read, grid.pixels(job[1]))))
+            if len(waiting) > depth:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def score_patches(
+    cells: Iterable[Box], grid: Grid, reader: Reader, engine: Engine, batch: int = 64
+) -> Iterator[float]:
+    """The same cells one by one, each from its own patch: the classifier a map must equal."""
+    patches: list[NDArray[np.uint8]] = []
+    for cell in cells:
+        patches.append(reader.read(grid.pixels(cell)))
+        if len(patches) == batch:
+            yield from engine(np.stack(patches))[:, 0, 0].tolist()
+            patches = []
+    if patches:
+        yield from engine(np.stack(patches))[:, 0, 0].tolist()
+
+
+def assemble(
+    reader: Reader,
+    box: Box,
+    side: int,
+    threads: int,
+    on_part: Callable[[Box], object] = lambda part: None,
+) -> NDArray[np.uint8]:
+    """Read a whole box of a plane, (H, W, 3), in squares of `side`: an overview or a picture."""
+    out = np.empty((*box.shape, 3), np.uint8)
+
+    def fill(part: Box) -> Box:
+        out[part.shift(-box.y0, -box.x0).slices] = reader.read(part)
+        return part
+
+    with ThreadPoolExecutor(threads, "read") as pool:
+        for part in pool.map(fill, box.split(side)):
+            on_part(part)
+    return out

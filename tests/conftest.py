@@ -1,0 +1,38 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import slides
+
+
+@pytest.fixture(scope="session")
+def slide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic slides, read-only by agreement: copy one to damage it.
+
+    checkerboard.tif: 0.25 um/px, levels 4 and 16 whose dimensions are rounded down.
+    even.tif: noise, every reported downsample an integer. odd.tif: the same, none is.
+    waves.tif: smooth, level 2 rounded down. no-mpp.tif, tiny.tif (50 x 70), and
+    strips.tif, which has no tiles, so OpenSlide refuses it.
+    """
+    folder = tmp_path_factory.mktemp("slides")
+    slides.write_slide(folder / "checkerboard.tif", slides.checkerboard(1027, 1301), levels=(4, 16))
+    slides.write_slide(folder / "even.tif", slides.noise(512, 768), levels=(4,), tile=128)
+    slides.write_slide(folder / "odd.tif", slides.noise(515, 770), levels=(2, (201, 301)))
+    slides.write_slide(folder / "waves.tif", slides.waves(701, 901), levels=(2,))
+    slides.write_slide(folder / "no-mpp.tif", slides.checkerboard(300, 200), mpp=None)
+    slides.write_slide(folder / "tiny.tif", slides.checkerboard(50, 70, side=16))
+    slides.write_strips(folder / "strips.tif", slides.checkerboard(300, 200))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real slides and patches that SLIDESCAN_TEST_DATA names."""
+    folder = os.environ.get("SLIDESCAN_TEST_DATA")
+    if not folder:
+        pytest.skip("SLIDESCAN_TEST_DATA names no folder of real slides")
+    return Path(folder)

@@ -1,0 +1,1 @@
+"""Training of slidescan's patch classifier."""
