@@ -139,10 +139,11 @@ def save(path: Path, network: Network, **about: object) -> Card:
             **about,
         }
     )
-    for file, data in (
-        (path.with_suffix(".safetensors"), content),
-        (path.with_suffix(".json"), card.model_dump_json(indent=2).encode() + b"\n"),
+    # Left in reverse order, and not before both are written: a full disk replaces neither.
+    with (
+        replacing(path.with_suffix(".json")) as card_beside,
+        replacing(path.with_suffix(".safetensors")) as weights_beside,
     ):
-        with replacing(file) as beside:
-            beside.write_bytes(data)
+        card_beside.write_bytes(card.model_dump_json(indent=2).encode() + b"\n")
+        weights_beside.write_bytes(content)
     return card

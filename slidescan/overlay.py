@@ -66,7 +66,7 @@ def _scale_bar(sheet: Image.Image, um_per_px: float, width: int) -> None:
     length = max(n * power for n in (1, 2, 5) if n * power <= most)
     y, draw = sheet.height - _FOOT + 14, ImageDraw.Draw(sheet)
     draw.line((4, y, 4 + length / um_per_px, y), "black", 4)
-    label = f"{length:g} µm" if length < 1000 else f"{length / 1000:g} mm"
+    label = f"{length:g} um" if length < 1000 else f"{length / 1000:g} mm"
     draw.text((4, y + 4), label, "black", ImageFont.load_default(14))
 
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from slidescan.geometry import Box, Grid
 
-TILE_PX = 2048
-"""Scan-plane pixels between the origins of neighbouring tiles; the halo comes on top."""
+TILE_PX = 1024
+"""Scan-plane pixels between the origins of neighbouring tiles; the 88 px of halo come on top.
+
+Twice as much scans a little faster in more than twice the memory (1.9 against 0.8 GB)."""
 
 READ_AHEAD = 2
 """Tiles that wait for inference, per reading thread."""

@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
-from slidescan import files, store
+from slidescan import store
 from slidescan.errors import SlidescanError, WriteError
 from slidescan.geometry import Box, Grid
 from slidescan.store import DamageError, Heatmap
@@ -372,13 +372,13 @@ def test_a_failed_creation_leaves_nothing(path: Path, monkeypatch: pytest.Monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_sync", full)
-    refused(lambda: Heatmap.create(path, **blank()), "disk full", "resume")
+    monkeypatch.setattr(store, "sync", full)
+    refused(lambda: Heatmap.create(path, **blank()), "disk full", "again")
     assert list(path.parent.iterdir()) == []
 
 
 def create_and_die(path: Path) -> None:
-    files.sync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    store.sync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     Heatmap.create(path, **blank())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from slidescan.commands.options import PATH, bar, mpp_option, open_slide
+from slidescan.commands.options import PATH, bar, mpp_option, open_map, open_slide_of
 
 
 @click.group()
@@ -25,21 +25,13 @@ def command() -> None:
 def png(map_path: Path, slide_path: Path, out: Path, size: int, mpp: float | None) -> None:
     """The slide, and beside it the slide with the map over it, with scale bar and key."""
     from slidescan.engines import cores
-    from slidescan.errors import MapError
     from slidescan.files import replacing
     from slidescan.geometry import Box
     from slidescan.overlay import picture, spread
     from slidescan.scan import assemble
-    from slidescan.store import Heatmap
 
-    heatmap = Heatmap.open(map_path)
-    if not heatmap.complete:
-        raise MapError(f"{map_path}: not finished; run slidescan heatmap again, it goes on")
-    recorded = heatmap.settings["slide"]
-    given = mpp or (recorded["mpp"][0] if len(set(recorded["mpp"])) == 1 else None)
-    with open_slide(slide_path, given) as slide:
-        if slide.fingerprint != recorded["fingerprint"]:
-            raise MapError(f"{map_path}: made from another slide than {slide_path}")
+    heatmap = open_map(map_path)
+    with open_slide_of(heatmap, slide_path, mpp) as slide:
         # No finer than the scan, however small the slide.
         um_per_px = heatmap.mpp * max(1.0, max(heatmap.grid.extent_px) / size)
         plane = slide.plane(um_per_px)

@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from slidescan.geometry import Grid
-    from slidescan.scan import Work
+    from slidescan.scan import Engine
     from slidescan.slide import Plane, Slide
-    from slidescan.store import JSON
+    from slidescan.store import JSON, Heatmap
 
 LEVEL_PX = 2048
 """Most pixels of a level, a side, that one read of the overview decodes."""
@@ -65,15 +65,15 @@ def command(
 
     Stopped at any moment, the same command goes on where it was. Cells without tissue are NaN.
     """
-    from slidescan.engines import cores, make_engine
-    from slidescan.errors import SlideError
+    from slidescan.engines import choose, cores, make_engine
     from slidescan.geometry import Grid
     from slidescan.model import load
-    from slidescan.scan import TILE_PX, plan_work, scan
+    from slidescan.scan import TILE_PX
     from slidescan.store import Heatmap
 
     started = time.perf_counter()
     threads = threads or cores()
+    chosen = choose(engine, device, precision)
     loaded = load(model)
     card = loaded.card
     with open_slide(slide_path, mpp) as slide:
@@ -82,6 +82,7 @@ def command(
         mask = select_cells(slide, plane, grid, threads, tissue=not no_tissue_mask)
         if not mask.any():
             warn(f"{slide_path}: no tissue found, the map is empty; --no-tissue-mask scans anyway")
+        # All that determines a value; a map made with anything else is not continued.
         settings: dict[str, JSON] = {
             "slide": {
                 "fingerprint": slide.fingerprint,
@@ -89,18 +90,11 @@ def command(
                 "extent_l0": slide.extent_l0,
             },
             "model": {"name": card.name, "sha256": card.weights_sha256},
-            "engine": engine or ("openvino" if device == "cpu" else "torch"),
+            "engine": chosen,
             "device": device.partition(":")[0],
             "precision": precision,
             "tile_px": TILE_PX,
             "tissue_mask": not no_tissue_mask,
-        }
-        provenance: dict[str, JSON] = {
-            "slide": slide_path.name,
-            "level": plane.level,
-            "command": shlex.join(["slidescan", *sys.argv[1:]]),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": versions(),
         }
         with Heatmap.resume_or_create(
             out,
@@ -108,43 +102,54 @@ def command(
             mpp=card.mpp,
             mask=mask,
             settings=settings,
-            provenance=provenance,
+            provenance=provenance(plane),
             overwrite=overwrite,
         ) as heatmap:
             if heatmap.complete:
                 click.echo(f"{out}: complete already, nothing to do")
                 return
-            blocks = list(heatmap.missing())
-            total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
-            if len(blocks) < total:
-                click.echo(f"{out}: going on, {total - len(blocks)} of {total} blocks are there")
-            work = list(plan_work(blocks, mask, TILE_PX // grid.stride))
-            infer = make_engine(loaded.network, engine, device, precision, threads)
-            with bar("scanning", megapixels(work, grid), "Mpx") as progress:
-                try:
-                    scan(
-                        work,
-                        grid,
-                        mask,
-                        plane,
-                        infer,
-                        heatmap,
-                        threads=threads,
-                        on_tile=lambda tile: progress.update(tile.area * grid.stride**2 / 1e6),
-                    )
-                except SlideError as error:
-                    left = sum(1 for _ in heatmap.missing())
-                    raise SlideError(
-                        f"{error}; {total - left} of {total} blocks are in {out}, and the same "
-                        "command on a sound copy goes on from there"
-                    ) from error
+            infer = make_engine(loaded.network, chosen, device, precision, threads)
+            scanned_mpx = fill(heatmap, plane, infer, threads)
             seconds = round(time.perf_counter() - started, 3)
-            heatmap.finish({"seconds": seconds, "megapixels": megapixels(work, grid)})
+            heatmap.finish({"seconds": seconds, "megapixels": scanned_mpx})
     height, width = grid.shape
     click.echo(
         f"{out}: {height} x {width} cells of {grid.stride * card.mpp:.3f} um, "
-        f"{int(mask.sum())} scanned, {megapixels(work, grid):.1f} Mpx in {seconds:.1f} s"
+        f"{int(mask.sum())} scanned, {scanned_mpx:.1f} Mpx in {seconds:.1f} s"
     )
+
+
+def fill(heatmap: Heatmap, plane: Plane, engine: Engine, threads: int) -> float:
+    """Scan the blocks that a map still lacks; returns their scan-plane megapixels."""
+    from slidescan.errors import SlideError
+    from slidescan.scan import TILE_PX, plan_work, scan
+
+    grid, mask = heatmap.grid, heatmap.mask
+    cell_mpx = grid.stride**2 / 1e6
+    work = list(plan_work(heatmap.missing(), mask, TILE_PX // grid.stride))
+    total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
+    if len(work) < total:
+        click.echo(f"{heatmap.path}: going on, {total - len(work)} of {total} blocks are there")
+    tiles_mpx = sum(tile.area for item in work for tile in item.tiles) * cell_mpx
+    with bar("scanning", tiles_mpx, "Mpx") as progress:
+        try:
+            scan(
+                work,
+                grid,
+                mask,
+                plane,
+                engine,
+                heatmap,
+                threads=threads,
+                on_tile=lambda tile: progress.update(tile.area * cell_mpx),
+            )
+        except SlideError as error:
+            left = sum(1 for _ in heatmap.missing())
+            raise SlideError(
+                f"{error}; {total - left} of {total} blocks are in {heatmap.path}, and the same "
+                "command on a sound copy goes on from there"
+            ) from error
+    return tiles_mpx
 
 
 def select_cells(
@@ -184,14 +189,15 @@ def select_cells(
     return mask
 
 
-def megapixels(work: list[Work], grid: Grid) -> float:
-    """Scan-plane megapixels of the tiles, without their halos."""
-    return sum(tile.area for item in work for tile in item.tiles) * grid.stride**2 / 1e6
-
-
-def versions() -> dict[str, Any]:
-    """Of everything that touches a value."""
+def provenance(plane: Plane) -> dict[str, JSON]:
+    """What else is worth knowing of a map: where from, how, and by which versions."""
     from importlib.metadata import version
 
     names = ("slidescan", "torch", "openvino", "numpy", "zarr", "openslide-python", "openslide-bin")
-    return {name: version(name) for name in names}
+    return {
+        "slide": plane.slide.path.name,
+        "level": plane.level,
+        "command": shlex.join(["slidescan", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in names},
+    }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from slidescan.slide import Slide
+    from slidescan.store import Heatmap
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +60,34 @@ def open_slide(path: Path, mpp: float | None) -> Iterator[Slide]:
     with Slide.open(path, mpp) as slide:
         for warning in slide.warnings:
             warn(f"{path}: {warning}")
+        yield slide
+
+
+def open_map(path: Path) -> Heatmap:
+    """A map that is finished."""
+    from slidescan.errors import MapError
+    from slidescan.store import Heatmap
+
+    heatmap = Heatmap.open(path)
+    if not heatmap.complete:
+        raise MapError(f"{path}: not finished; run slidescan heatmap again, it goes on")
+    return heatmap
+
+
+@contextmanager
+def open_slide_of(heatmap: Heatmap, path: Path, mpp: float | None) -> Iterator[Slide]:
+    """The slide that a map was made from, at the resolution it was scanned with."""
+    from slidescan.errors import MapError
+
+    there = heatmap.settings["slide"]
+    # The map may have been made with --mpp, which gives both axes the same.
+    same = there["mpp"][0] if len(set(there["mpp"])) == 1 else None
+    with open_slide(path, mpp or same) as slide:
+        if slide.fingerprint != there["fingerprint"]:
+            raise MapError(
+                f"{heatmap.path}: made from {heatmap.provenance['slide']}, and {path} is another "
+                "slide (their fingerprints differ)"
+            )
         yield slide
 
 

@@ -13,7 +13,8 @@ from slidescan.commands.options import (
     engine_options,
     model_option,
     mpp_option,
-    open_slide,
+    open_map,
+    open_slide_of,
 )
 
 
@@ -49,16 +50,13 @@ def command(
     """
     import numpy as np
 
-    from slidescan.engines import TOLERANCE, make_engine
+    from slidescan.engines import TOLERANCE, choose, cores, make_engine
     from slidescan.errors import MapError
     from slidescan.geometry import Box
     from slidescan.model import load
     from slidescan.scan import score_patches
-    from slidescan.store import Heatmap
 
-    heatmap = Heatmap.open(map_path)
-    if not heatmap.complete:
-        raise MapError(f"{map_path}: not finished; run slidescan heatmap again, it goes on")
+    heatmap = open_map(map_path)
     settings, grid = heatmap.settings, heatmap.grid
     loaded = load(model)
     if loaded.card.weights_sha256 != settings["model"]["sha256"]:
@@ -73,27 +71,18 @@ def command(
         click.echo(f"{map_path}: no cell was scanned, nothing to compare")
         return
     drawn = np.random.default_rng(seed).choice(choice, min(cells, len(choice)), replace=False)
-    boxes = [
-        Box(r, c, r + 1, c + 1)
-        for r, c in zip(
-            *(a.tolist() for a in np.unravel_index(np.sort(drawn), grid.shape)), strict=True
-        )
-    ]
+    rows, columns = (n.tolist() for n in np.unravel_index(np.sort(drawn), grid.shape))
+    boxes = [Box(r, c, r + 1, c + 1) for r, c in zip(rows, columns, strict=True)]
+    precision = settings["precision"]
+    chosen = engine or (settings["engine"] if device == settings["device"] else None)
     infer = make_engine(
         loaded.network,
-        engine or (settings["engine"] if device == settings["device"] else None),
+        choose(chosen, device, precision),
         device,
-        settings["precision"],
-        threads,
+        precision,
+        threads or cores(),
     )
-    # A map made without the slide's own resolution was made with --mpp: take the same.
-    recorded = settings["slide"]["mpp"]
-    with open_slide(slide_path, mpp or (recorded[0] if len(set(recorded)) == 1 else None)) as slide:
-        if slide.fingerprint != settings["slide"]["fingerprint"]:
-            raise MapError(
-                f"{map_path}: made from {heatmap.provenance['slide']}, another slide than "
-                f"{slide_path} (fingerprints differ)"
-            )
+    with open_slide_of(heatmap, slide_path, mpp) as slide:
         plane = slide.plane(heatmap.mpp)
         there = np.array([heatmap.read(box)[0, 0] for box in boxes])
         here = np.empty_like(there)

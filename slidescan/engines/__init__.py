@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import Literal
 
@@ -22,29 +21,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_engine(
-    network: Network,
-    name: Name | None = None,
-    device: str = "cpu",
-    precision: Precision = "fp32",
-    threads: int | None = None,
-) -> Engine:
-    """Build an engine; without a name, OpenVINO on the CPU and torch on anything else.
+def choose(name: Name | None, device: str, precision: Precision) -> Name:
+    """The engine for a device: OpenVINO on the CPU and torch on anything else, unless named.
 
     Raises `ConfigError` for a combination that does not exist.
     """
-    threads = threads or cores()
-    chosen = name or ("openvino" if device == "cpu" else "torch")
-    if chosen == "torch":
+    chosen: Name = name or ("openvino" if device == "cpu" else "torch")
+    if chosen == "openvino" and device != "cpu":
+        raise ConfigError(f"--engine openvino runs on the cpu, not {device}; use --engine torch")
+    if chosen == "openvino" and precision == "fp16":
+        raise ConfigError("--precision fp16 is not for the cpu; use bf16 or fp32")
+    return chosen
+
+
+def make_engine(
+    network: Network, name: Name, device: str, precision: Precision, threads: int
+) -> Engine:
+    """Build the engine that `choose` named. Raises `ConfigError` where the device is not there."""
+    # Imported here: each engine's library takes seconds to load.
+    if name == "torch":
         from slidescan.engines.torch import TorchEngine
 
         return TorchEngine(network, device, precision, threads)
-    if device != "cpu":
-        raise ConfigError(f"--engine openvino runs on the cpu, not on {device}; use --engine torch")
-    if precision == "fp16":
-        raise ConfigError("--engine openvino has no fp16 on the cpu; use --precision bf16 or fp32")
-    if importlib.util.find_spec("openvino") is None:
-        raise ConfigError("--engine openvino: not installed; pip install openvino, or use torch")
     from slidescan.engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(network, precision, threads)

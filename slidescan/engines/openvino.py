@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from typing import Any
@@ -61,7 +62,7 @@ def _convert(network: Network) -> Any:
     example = torch.zeros(2, 3, 2 * PATCH_PX, 3 * PATCH_PX)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about the inside of torch.export
-        exported = torch.export.export(_Scores(network).eval(), (example,))
+        exported = torch.export.export(_Scores(copy.deepcopy(network)).cpu().eval(), (example,))
         model = ov.convert_model(exported)
     model.reshape([-1, 3, -1, -1])
     steps = ov.preprocess.PrePostProcessor(model)

@@ -28,8 +28,12 @@ class TorchEngine:
             raise ConfigError(
                 f"--device {device}: not a device; use cpu, cuda or cuda:1"
             ) from error
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"--device {device}: torch finds no CUDA device; use --device cpu")
+        try:
+            torch.zeros(1, device=self.device).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ConfigError(
+                f"--device {device}: torch finds no such device here; use --device cpu"
+            ) from error
         torch.set_num_threads(threads)
         # A copy: moving the caller's network would change it under other engines.
         self.network = copy.deepcopy(network).eval().to(self.device)

@@ -13,7 +13,8 @@ from slidescan.nasnet.plan import CellPlan, Plan, StemPlan
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+# Strict: pydantic would take `true` as 1. Not for floats, as YAML 1.1 reads 3e-3 as a string.
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 DEFAULT_PLAN = Plan(
     # Dense convolutions where there are many pixels, cells where there are few: on a CPU
@@ -32,7 +33,7 @@ DEFAULT_PLAN = Plan(
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AugmentConfig(_Part):
@@ -58,7 +59,8 @@ class TrainConfig(_Part):
     plan: Plan = DEFAULT_PLAN
     augment: AugmentConfig = AugmentConfig()
     epochs: Count = 60
-    batch: Count = 64
+    batch: Annotated[int, Field(ge=2, strict=True)] = 64
+    """Patches of one micro-batch; BatchNorm has no variance to take from a single one."""
     accumulate: Count = 1
     """Micro-batches per optimiser step; BatchNorm sees one micro-batch at a time."""
     learning_rate: Positive = 3e-3
@@ -72,7 +74,7 @@ class TrainConfig(_Part):
     clip: Positive = 5.0
     """Largest gradient norm."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
 
 
 def load_config(path: Path | None) -> TrainConfig:
@@ -80,7 +82,8 @@ def load_config(path: Path | None) -> TrainConfig:
     if path is None:
         return TrainConfig()
     try:
-        return TrainConfig.model_validate(yaml.safe_load(path.read_text()) or {})
+        settings = yaml.safe_load(path.read_bytes())
+        return TrainConfig.model_validate({} if settings is None else settings)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:

@@ -42,8 +42,19 @@ class Patches:
         return Patches(tuple(self.ids[i] for i in index), self.pixels[index], self.labels[index])
 
     def split(self) -> tuple[Patches, Patches]:
-        """(training, validation), decided by each id alone, so it never changes."""
+        """(training, validation), decided by each id alone, so it never changes.
+
+        Raises `DataError` where one of them lacks a class.
+        """
         held_out = np.array([in_validation(i) for i in self.ids], dtype=bool)
+        for name, part in (
+            ("training", self.labels[~held_out]),
+            ("validation", self.labels[held_out]),
+        ):
+            if len(np.unique(part)) < 2:
+                raise DataError(
+                    f"{name}: its {len(part)} patches do not have both labels; add more patches"
+                )
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import logging
 import math
 import sys
 import time
@@ -19,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
-from slidescan.errors import DataError
+from slidescan.errors import ConfigError
 from slidescan.nasnet import Network
 from slidescan.nasnet.network import probability
 from slidescan_train.augment import batches
@@ -59,21 +60,19 @@ def keep_freed_memory() -> None:
 
 def train(
     config: TrainConfig,
-    patches: Patches,
+    training: Patches,
+    validation: Patches,
     on_step: Callable[[float], None],
     on_epoch: Callable[[Epoch, Network], None],
 ) -> None:
-    """Train on `patches.split()`; `on_epoch` is given the averaged network to keep or to drop.
+    """Train; `on_epoch` is given the averaged network to keep or to drop.
 
-    `on_step` gets the loss of each micro-batch.
+    `on_step` gets the loss of each micro-batch. Raises `ConfigError` where it is no longer finite.
     """
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    training, validation = patches.split()
-    for name, part in ("training", training), ("validation", validation):
-        if len(np.unique(part.labels)) < 2:
-            raise DataError(f"{name}: {len(part)} patches of a single class; add more patches")
-
+    # It reports the precision, which the configuration says already.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator="auto", devices=1, precision=config.precision)
     network = Network(config.plan)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,8 +102,19 @@ def train(
                     )
                     fabric.backward(loss / len(micro))
                 losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise ConfigError(
+                        f"epoch {number}: the loss is {losses[-1]}; take a learning_rate below "
+                        f"{config.learning_rate:g}; the last finished epoch stays"
+                    )
                 on_step(losses[-1])
-            fabric.clip_gradients(model, optimiser, max_norm=config.clip)
+            fabric.clip_gradients(
+                model,
+                optimiser,
+                max_norm=config.clip,
+                # In half precision an overflow is usual: the scaler skips the step.
+                error_if_nonfinite=config.precision != "16-mixed",
+            )
             optimiser.step()
             optimiser.zero_grad()
             step += 1

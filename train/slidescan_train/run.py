@@ -17,7 +17,7 @@ from slidescan.files import check_folder, replacing, writing
 from slidescan.model import save
 from slidescan.nasnet import Network
 from slidescan_train.config import TrainConfig
-from slidescan_train.data import SPLIT, VALIDATION_SHARE, load_patches
+from slidescan_train.data import SPLIT, load_patches
 from slidescan_train.loop import Epoch, train
 
 PCAM_MPP = 0.972
@@ -30,14 +30,15 @@ def run(config: TrainConfig, data: Path, out: Path) -> Epoch:
     There is no choice of the best epoch: the validation patches would no longer be held out.
     Returns the last epoch.
     """
+    Network(config.plan)  # Refuses a plan that does not fit before minutes of reading.
     check_folder(out)
-    patches = load_patches(data, progress)
     with writing(out):
         out.mkdir(exist_ok=True)
+    # The folder is tried first as well, and an earlier run's settings stay if the data is bad.
     with replacing(out / "config.yaml") as beside:
         beside.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        training, validation = load_patches(data, progress).split()
 
-    training, validation = patches.split()
     steps = len(training) // min(config.batch, len(training))
     epochs: list[Epoch] = []
     bar = progress(total=steps, desc=f"epoch 1/{config.epochs}", unit="batch")
@@ -54,8 +55,9 @@ def run(config: TrainConfig, data: Path, out: Path) -> Epoch:
             f"{epoch.auc:.4f}, accuracy {epoch.accuracy:.4f}, NLL {epoch.nll:.4f}, "
             f"{epoch.images_per_second:.0f} patches/s"
         )
-        bar.reset()
-        bar.set_description(f"epoch {epoch.number + 1}/{config.epochs}")
+        if epoch.number < config.epochs:
+            bar.reset()
+            bar.set_description(f"epoch {epoch.number + 1}/{config.epochs}")
 
     def keep(epoch: Epoch, network: Network) -> None:
         with replacing(out / "metrics.csv") as beside, beside.open("w", newline="") as file:
@@ -68,7 +70,7 @@ def run(config: TrainConfig, data: Path, out: Path) -> Epoch:
             mpp=PCAM_MPP,
             data=f"PatchCamelyon, {len(training)} training patches, "
             f"{int(training.labels.sum())} of them with tumour",
-            split=f"{SPLIT} ({VALIDATION_SHARE:.0%}); not slide-disjoint, so optimistic",
+            split=f"{SPLIT}; not slide-disjoint, so optimistic",
             validation={
                 "patches": len(validation),
                 "auc": round(epoch.auc, 4),
@@ -83,7 +85,7 @@ def run(config: TrainConfig, data: Path, out: Path) -> Epoch:
         )
 
     with bar:
-        train(config, patches, on_step, on_epoch)
+        train(config, training, validation, on_step, on_epoch)
     return epochs[-1]
 
 

