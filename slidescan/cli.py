@@ -38,7 +38,7 @@ class Commands(click.Group):
             ) from error
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("slidescan", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="slidescan")
 def main() -> None:
     """Tumour heatmaps of whole slides from a padding-free NASNet.

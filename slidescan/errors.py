@@ -6,10 +6,15 @@ Each message says what is wrong, what was found, and the remedy. The command lin
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+# What pydantic calls the input may be the whole file.
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
 
 
 class SlidescanError(Exception):
@@ -43,6 +48,6 @@ class ConfigError(SlidescanError):
 def describe(error: ValidationError) -> str:
     """One line from pydantic's report: each key, what it holds, what was expected."""
     return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'file'} = {e['input']!r}: {e['msg']}"
+        f"{'.'.join(map(str, e['loc'])) or 'file'} = {_short.repr(e['input'])}: {e['msg']}"
         for e in error.errors()
     )

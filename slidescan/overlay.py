@@ -18,6 +18,7 @@ _RAMP = np.array(
 )
 _RIM = np.array([0, 114, 178], np.uint8)
 _GAP, _FOOT = 16, 64
+_LEAST = 240  # px that the key and its words need, however narrow the slide
 
 
 def colourise(rgb: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -48,7 +49,7 @@ def picture(
     rgb: NDArray[np.uint8], probability: NDArray[np.float32], um_per_px: float, title: str
 ) -> Image.Image:
     """Slide and overlay side by side over a scale bar, the colours' key and a line of text."""
-    height, width = rgb.shape[:2]
+    height, width = rgb.shape[0], max(rgb.shape[1], _LEAST)
     sheet = Image.new("RGB", (2 * width + _GAP, height + _FOOT), "white")
     sheet.paste(Image.fromarray(rgb), (0, 0))
     sheet.paste(Image.fromarray(colourise(rgb, probability)), (width + _GAP, 0))

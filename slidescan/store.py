@@ -19,12 +19,12 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self, TypeAlias, TypedDict, Unpack, cast
+from typing import Any, Self, TypedDict, Unpack, cast
 
 import numpy as np
 import zarr
@@ -36,8 +36,7 @@ from slidescan.errors import MapError
 from slidescan.files import lock, release, sync, writing
 from slidescan.geometry import Box, Grid
 from slidescan.ngff import halve, multiscales, shapes
-
-JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
+from slidescan.record import JSON, differences, strict
 
 BLOCK_CELLS = 256
 """Side of a block: one shard, the unit of resuming."""
@@ -233,18 +232,14 @@ class Heatmap:
             for block in Box(0, 0, *shape).split(BLOCK_CELLS):
                 under = Box(2 * block.y0, 2 * block.x0, 2 * block.y1, 2 * block.x1).clip(finer)
                 self._put(level, block, halve(self.read(under, level - 1)))
-        self.provenance = {**self.provenance, **_strict(provenance)}
+        self.provenance = {**self.provenance, **strict(provenance)}
         self._mark(complete=True)
 
     def _changes(self, blank: Blank) -> list[str]:
         """What differs from `blank`, for the user to read."""
-        there = _identity(self.settings, self.grid, self.mpp)
-        here = _identity(blank["settings"], blank["grid"], blank["mpp"])
-        changes = [
-            f"{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here"
-            for key in sorted(there.keys() | here.keys())
-            if there.get(key) != here.get(key)
-        ]
+        there = {**self.settings, "grid": asdict(self.grid), "mpp": self.mpp}
+        here = {**blank["settings"], "grid": asdict(blank["grid"]), "mpp": float(blank["mpp"])}
+        changes = differences(there, here)
         if not changes and not np.array_equal(self.mask, blank["mask"]):
             cells = np.count_nonzero(self.mask != blank["mask"])
             changes.append(f"tissue mask: {cells} cells differ")
@@ -287,26 +282,6 @@ class Heatmap:
             self._group.attrs["slidescan"] = {**record, "provenance": self.provenance}
             sync(self.path / "zarr.json", self.path)
         self.complete = complete
-
-
-def _strict(value: Mapping[str, JSON]) -> dict[str, Any]:
-    """As it reads back from the file; NaN and what JSON lacks are refused with ValueError."""
-    return cast("dict[str, Any]", json.loads(json.dumps(value, allow_nan=False)))
-
-
-def _identity(settings: Mapping[str, JSON], grid: Grid, mpp: float) -> dict[str, str]:
-    return _flat(_strict({**settings, "grid": asdict(grid), "mpp": float(mpp)}))
-
-
-def _flat(settings: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
-    """Nested settings as {"model.sha256": '"ab.."'}, the values in JSON."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = json.dumps(value)
-    return flat
 
 
 def _lay(folder: Path, name: str, record: dict[str, Any], mask: NDArray[np.bool_]) -> None:
@@ -359,7 +334,7 @@ def _create(path: Path, blank: Blank, overwrite: bool) -> None:
     if mask.shape != grid.shape or 0 in mask.shape or mask.dtype != np.bool_:
         raise ValueError(f"mask {mask.dtype} {mask.shape} is not a bool of {grid.shape}")
     kept = {key: blank[key] for key in ("mpp", "settings", "provenance")}
-    record = _strict({"format": FORMAT, "grid": asdict(grid), **kept, "complete": False})
+    record = strict({"format": FORMAT, "grid": asdict(grid), **kept, "complete": False})
     taken = _record(path) is not None
     if taken and not overwrite:
         raise MapError(f"{path}: exists; pass --overwrite or choose another --out")

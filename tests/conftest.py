@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import networks
 import pytest
 import slides
+import torch
+
+from slidescan import store
+from slidescan.model import save
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +32,43 @@ def slide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     slides.write_slide(folder / "tiny.tif", slides.checkerboard(50, 70, side=16))
     slides.write_strips(folder / "strips.tif", slides.checkerboard(300, 200))
     return folder
+
+
+@pytest.fixture(scope="session")
+def section(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A section on glass, 0.972 um/px and a level of 4; read-only by agreement."""
+    path = tmp_path_factory.mktemp("section") / "section.tif"
+    slides.write_slide(path, slides.section(700, 900), mpp=0.972, levels=(4,))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights and card of a network of 4 filters; random, and its probabilities vary."""
+    network = networks.network(networks.plan("4/2", "R N N R")).float()
+    classifier = network.head[-1]
+    assert isinstance(classifier, torch.nn.Conv2d)
+    with torch.no_grad():
+        classifier.weight.mul_(4)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save(
+        path,
+        network,
+        mpp=0.972,
+        data="none",
+        split="none",
+        validation={"patches": 1, "auc": 0.5, "accuracy": 0.5, "nll": 0.7},
+        reproduce="pytest",
+        versions={},
+    )
+    return path
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 32 cells, so that a small slide has many."""
+    monkeypatch.setattr(store, "BLOCK_CELLS", 32)
+    monkeypatch.setattr(store, "CHUNK_CELLS", 16)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 Pixels = NDArray[np.uint8]
 
@@ -31,6 +32,17 @@ def waves(height: int, width: int) -> Pixels:
     y, x = np.mgrid[:height, :width]
     waves = (np.sin(y / 23), np.sin(x / 31), np.cos((x + 2 * y) / 41))
     return (128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def section(height: int, width: int, seed: int = 0) -> Pixels:
+    """H&E tissue on glass: nuclei, eosin and pale eosin inside an ellipse left of the middle."""
+    rng = np.random.default_rng(seed)
+    stains = np.array([(90, 60, 140), (215, 125, 175), (240, 215, 232)], float)
+    fields = ndimage.gaussian_filter(rng.normal(size=(3, height, width)), (0, 4, 4))
+    pixels = stains[fields.argmax(axis=0)]
+    y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    pixels[(y / 0.8) ** 2 + ((x + 0.3) / 0.6) ** 2 > 1] = 243
+    return np.clip(pixels + rng.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)
 
 
 def shrink(pixels: Pixels, level: int | tuple[int, int]) -> Pixels:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from slidescan.geometry import Field
 from slidescan.nasnet.cells import Cell
-from slidescan.nasnet.genotype import NORMAL, REDUCTION, Genotype, layout
+from slidescan.nasnet.genotype import NORMAL, REDUCTION, Genotype, needs
 
 CURRENT, PREVIOUS, FILTERS = 5, 7, 4
 PUBLISHED = 2
@@ -125,7 +125,7 @@ def interior(genotype: Genotype, size: tuple[int, int]) -> tuple[slice, slice]:
     j = i + (m - stride + 1) / stride: i + 4 (m = 4) and i + 6 (m = 13). Theirs is the same sum
     there because no window within the margin touches the padding.
     """
-    margin, stride = layout(genotype, PUBLISHED).margin, genotype.stride
+    margin, stride = max(needs(genotype, PUBLISHED)), genotype.stride
     first, rest = divmod(margin - stride + 1, stride)
     assert rest == 0, "the windows of ours lie between theirs"
     field = Field().then(2 * margin + 1, stride)
@@ -152,16 +152,24 @@ def test_a_valid_cell_is_the_interior_of_the_padded_one(
 
 
 @CELLS
-def test_a_wider_previous_state_is_cropped_evenly(
+def test_a_wider_previous_state_is_used_to_its_rim(
     reference: ModuleType, name: str, genotype: Genotype
 ) -> None:
     ours, theirs = pair(reference, name, genotype, wider=3)
     current, previous = states(36, 39, wider=3)
+    stride = genotype.stride
+    # A reduction needs 10 cells of CURRENT and 13 of PREVIOUS, and 3 more of that are there: so it
+    # spends 10 of CURRENT, and its windows lie between those of theirs unless one cell is dropped.
+    spent = (ours.field.size - 21) // 4
+    assert spent == needs(genotype, PUBLISHED)[0]
+    odd = (spent - stride + 1) % stride
     with torch.no_grad():
         valid = ours(current, previous)
-        padded = theirs(current, previous[:, :, 3:-3, 3:-3])
-    y, x = interior(genotype, (36, 39))
-    assert difference(valid, padded[:, :, y, x]) <= TOLERANCE
+        padded = theirs(current[:, :, odd:, odd:], previous[:, :, 3 + odd : -3, 3 + odd : -3])
+    y, x = interior(genotype, (36 - odd, 39 - odd))
+    first = (stride * y.start + stride - 1 + odd - spent) // stride
+    rows, columns = (slice(first, first + s.stop - s.start) for s in (y, x))
+    assert difference(valid[:, :, rows, columns], padded[:, :, y, x]) <= TOLERANCE
 
 
 @CELLS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from slidescan.commands.options import PATH, bar, mpp_option, open_map, open_slide_of
+from slidescan.commands.options import PATH, bar, open_map, open_slide_of
 
 
 @click.group()
@@ -21,8 +21,7 @@ def command() -> None:
 @click.option(
     "--size", type=click.IntRange(64), default=1600, show_default=True, help="Longest side, px."
 )
-@mpp_option
-def png(map_path: Path, slide_path: Path, out: Path, size: int, mpp: float | None) -> None:
+def png(map_path: Path, slide_path: Path, out: Path, size: int) -> None:
     """The slide, and beside it the slide with the map over it, with scale bar and key."""
     from slidescan.engines import cores
     from slidescan.files import replacing
@@ -31,7 +30,7 @@ def png(map_path: Path, slide_path: Path, out: Path, size: int, mpp: float | Non
     from slidescan.scan import assemble
 
     heatmap = open_map(map_path)
-    with open_slide_of(heatmap, slide_path, mpp) as slide:
+    with open_slide_of(heatmap, slide_path) as slide:
         # No finer than the scan, however small the slide.
         um_per_px = heatmap.mpp * max(1.0, max(heatmap.grid.extent_px) / size)
         plane = slide.plane(um_per_px)

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from slidescan.geometry import Grid
+    from slidescan.record import JSON
     from slidescan.scan import Engine
     from slidescan.slide import Plane, Slide
-    from slidescan.store import JSON, Heatmap
+    from slidescan.store import Heatmap
 
 LEVEL_PX = 2048
 """Most pixels of a level, a side, that one read of the overview decodes."""

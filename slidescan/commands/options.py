@@ -75,14 +75,14 @@ def open_map(path: Path) -> Heatmap:
 
 
 @contextmanager
-def open_slide_of(heatmap: Heatmap, path: Path, mpp: float | None) -> Iterator[Slide]:
+def open_slide_of(heatmap: Heatmap, path: Path) -> Iterator[Slide]:
     """The slide that a map was made from, at the resolution it was scanned with."""
     from slidescan.errors import MapError
 
     there = heatmap.settings["slide"]
     # The map may have been made with --mpp, which gives both axes the same.
     same = there["mpp"][0] if len(set(there["mpp"])) == 1 else None
-    with open_slide(path, mpp or same) as slide:
+    with open_slide(path, same) as slide:
         if slide.fingerprint != there["fingerprint"]:
             raise MapError(
                 f"{heatmap.path}: made from {heatmap.provenance['slide']}, and {path} is another "

@@ -12,7 +12,6 @@ from slidescan.commands.options import (
     bar,
     engine_options,
     model_option,
-    mpp_option,
     open_map,
     open_slide_of,
 )
@@ -29,7 +28,6 @@ from slidescan.commands.options import (
     help="Largest difference allowed. [default: 1e-5 in fp32, 0.02 below]",
 )
 @model_option
-@mpp_option
 @engine_options
 def command(
     slide_path: Path,
@@ -38,7 +36,6 @@ def command(
     seed: int,
     tolerance: float | None,
     model: str,
-    mpp: float | None,
     engine: Literal["openvino", "torch"] | None,
     device: str,
     threads: int | None,
@@ -82,7 +79,7 @@ def command(
         precision,
         threads or cores(),
     )
-    with open_slide_of(heatmap, slide_path, mpp) as slide:
+    with open_slide_of(heatmap, slide_path) as slide:
         plane = slide.plane(heatmap.mpp)
         there = np.array([heatmap.read(box)[0, 0] for box in boxes])
         here = np.empty_like(there)

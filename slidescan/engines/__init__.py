@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from pathlib import Path
 from typing import Literal
+
+from torch import cuda  # not torch: the module of that name in this package would shadow it
 
 from slidescan.errors import ConfigError
 from slidescan.nasnet import Network
@@ -12,32 +17,47 @@ from slidescan.scan import Engine
 Name = Literal["openvino", "torch"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""A container's share of the processors: microseconds of each period (cgroup v2)."""
+
 TOLERANCE: dict[str, float] = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-2}
 """How far a map's cell may be from its patch, in probability."""
 
 
 def cores() -> int:
-    """Processors this process may use: fewer than the machine's under cgroups or taskset."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors this process may use: fewer than the machine's under taskset, SLURM or Docker."""
+    allowed = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_MAX.read_text().split()
+        return max(1, min(allowed, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or the quota "max"
+        return allowed
 
 
 def choose(name: Name | None, device: str, precision: Precision) -> Name:
     """The engine for a device: OpenVINO on the CPU and torch on anything else, unless named.
 
-    Raises `ConfigError` for a combination that does not exist.
+    Raises `ConfigError` for a device that is not there or a combination that does not exist.
     """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"--device {device}: not a device; use cpu, cuda or e.g. cuda:1")
     chosen: Name = name or ("openvino" if device == "cpu" else "torch")
     if chosen == "openvino" and device != "cpu":
         raise ConfigError(f"--engine openvino runs on the cpu, not {device}; use --engine torch")
     if chosen == "openvino" and precision == "fp16":
         raise ConfigError("--precision fp16 is not for the cpu; use bf16 or fp32")
+    there = cuda.device_count()
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= there:
+        raise ConfigError(f"--device {device}: torch finds {there} CUDA devices; use --device cpu")
     return chosen
 
 
 def make_engine(
     network: Network, name: Name, device: str, precision: Precision, threads: int
 ) -> Engine:
-    """Build the engine that `choose` named. Raises `ConfigError` where the device is not there."""
+    """Build the engine that `choose` named."""
     # Imported here: each engine's library takes seconds to load.
     if name == "torch":
         from slidescan.engines.torch import TorchEngine

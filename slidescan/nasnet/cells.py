@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slidescan.geometry import Field
 from slidescan.nasnet.genotype import FIRST_STEP as INPUTS
-from slidescan.nasnet.genotype import Branch, Genotype, Kind, layout
+from slidescan.nasnet.genotype import Branch, Genotype, Kind, crops, needs
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
@@ -64,35 +64,32 @@ def _branch(branch: Branch, crop: int, stride: int, channels: int, separables: i
     return nn.Sequential(Crop(crop), made)
 
 
-def _align(seen: Field, target: Field) -> tuple[nn.Module, Field]:
-    """Bring a state with field `seen` onto the grid of `target`, centred on the same pixels.
+def _onto(seen: Field, target: Field) -> tuple[nn.Sequential, Field]:
+    """Bring a state with field `seen` onto the grid of `target`, and say what it then sees.
 
     A state of half the stride is averaged 3x3 at stride 2: the published factorised reduction
     samples positions 2i and 2i + 1, whose centre lies half a cell off the odd kernels beside it.
     """
-    pool: list[nn.Module] = []
-    behind = seen
-    if seen.stride != target.stride:
-        pool = [nn.AvgPool2d(3, target.stride // seen.stride)]
-        behind = seen.then(3, target.stride // seen.stride)
-    cells, rest = divmod(target.size - behind.size, 2 * seen.stride)
-    if rest or cells < 0 or behind.stride != target.stride:
-        raise ValueError(f"{seen} cannot be aligned with {target}")
-    return nn.Sequential(Crop(cells), *pool), target
+    if seen.stride == target.stride:
+        return nn.Sequential(), seen
+    field = seen.then(3, 2)
+    # Whichever of two positions is centred like the target's.
+    phase = (target.size - field.size) // (2 * seen.stride) % 2
+    return nn.Sequential(Crop(phase), nn.AvgPool2d(3, 2)), seen.crop(phase).then(3, 2)
 
 
 class _Adjust(nn.Module):
-    """ReLU, 1x1 convolution and BN: a cell's input brought to the cell's filters and grid."""
+    """ReLU, 1x1 convolution and BN: a cell's input brought to the cell's grid and filters."""
 
     def __init__(self, channels: int, filters: int, seen: Field, target: Field) -> None:
         super().__init__()
-        self.align, _ = _align(seen, target)
+        self.onto, self.field = _onto(seen, target)
         self.relu = nn.ReLU()
         self.conv = nn.Conv2d(channels, filters, 1, bias=False)
         self.bn = norm(filters)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.bn(self.conv(self.align(self.relu(x))))
+        out: Tensor = self.bn(self.conv(self.onto(self.relu(x))))
         return out
 
 
@@ -118,22 +115,32 @@ class Cell(nn.Module):
         previous: tuple[int, Field],
     ) -> None:
         super().__init__()
-        crops = layout(genotype, separables)
-        seen = current[1]
         self.sources = tuple(tuple(b.source for b in step) for step in genotype.steps)
         self.output = genotype.output
-        self.field = seen.then(2 * crops.margin + 1, genotype.stride)
         self.channels = filters * len(genotype.output)
-        self.current = _Adjust(current[0], filters, seen, seen)
-        self.previous = _Adjust(previous[0], filters, previous[1], seen)
+        self.current = _Adjust(current[0], filters, current[1], current[1])
+        self.previous = _Adjust(previous[0], filters, previous[1], current[1])
+
+        # The output sees what either input sees beyond the cells that are read of it.
+        inputs = self.current.field, self.previous.field
+        jump = current[1].stride
+        size = max(
+            seen.size + 2 * need * jump
+            for seen, need in zip(inputs, needs(genotype, separables), strict=True)
+        )
+        self.field = Field(0, size, jump * genotype.stride)
+        margins = tuple(divmod(size - seen.size, 2 * jump) for seen in inputs)
+        if any(rest for _, rest in margins) or inputs[1].stride != jump:
+            raise ValueError(f"{inputs[1]} cannot be aligned with {inputs[0]}")
+        cut = crops(genotype, separables, (margins[0][0], margins[1][0]))
         self.steps = nn.ModuleList(
             nn.ModuleList(
                 _branch(branch, crop, genotype.stride, filters, separables)
                 for branch, crop in zip(step, step_crops, strict=True)
             )
-            for step, step_crops in zip(genotype.steps, crops.branches, strict=True)
+            for step, step_crops in zip(genotype.steps, cut.branches, strict=True)
         )
-        self.crops = nn.ModuleList(Crop(n) for n in crops.output)
+        self.crops = nn.ModuleList(Crop(n) for n in cut.output)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         states = [self.current(current), self.previous(previous)]

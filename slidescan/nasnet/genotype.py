@@ -91,47 +91,47 @@ REDUCTION = Genotype(
 )
 
 
+def needs(genotype: Genotype, separables: int = 1) -> tuple[int, int]:
+    """Input cells per side that a cell reads of CURRENT and of PREVIOUS around its output.
+
+    >>> needs(NORMAL), needs(REDUCTION), needs(REDUCTION, separables=2)
+    ((2, 2), (4, 5), (10, 13))
+    """
+    after = _after(genotype, separables)
+    most = [0, 0]
+    for state, step in enumerate(genotype.steps, FIRST_STEP):
+        for branch in step:
+            if branch.source < FIRST_STEP:
+                reach = branch.op.reach(genotype.stride, separables)
+                most[branch.source] = max(most[branch.source], after[state] + reach)
+    return most[CURRENT], most[PREVIOUS]
+
+
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """The crops that align a cell's branches, derived from its genotype alone.
+class Crops:
+    """The cells to cut off each side so that a cell's branches are aligned.
 
     Every crop happens before its operation: kernels 5 and 7 at stride 2 differ by half an output
     cell, which no crop behind them could mend, and nothing is computed to be thrown away.
     """
 
-    margin: int
-    """Input cells that the whole cell spends on each side."""
     branches: tuple[tuple[int, int], ...]
     """For each step, the crop of either branch, in cells of the branch's source."""
     output: tuple[int, ...]
     """For each concatenated state, its crop in cells of that state."""
 
 
-def layout(genotype: Genotype, separables: int = 1) -> Layout:
-    """Work backwards: a state is computed with just the margin that its users still need.
+def crops(genotype: Genotype, separables: int, margins: tuple[int, int]) -> Crops:
+    """Align all branches where the inputs have `margins` cells per side around the output.
 
-    >>> layout(NORMAL).margin, layout(REDUCTION).margin, layout(REDUCTION, separables=2).margin
-    (2, 5, 13)
+    Margins are those of CURRENT and PREVIOUS, each at least what `needs` says.
     """
-    stride = genotype.stride
-    # Input cells per side that still follow a step before the cell's output.
-    after = [0] * (FIRST_STEP + len(genotype.steps))
-    for state in reversed(range(FIRST_STEP, len(after))):
-        for branch in genotype.steps[state - FIRST_STEP]:
-            if branch.source >= FIRST_STEP:
-                need = after[state] + branch.op.reach(1, separables) * stride
-                after[branch.source] = max(after[branch.source], need)
+    stride, after = genotype.stride, _after(genotype, separables)
 
-    margin = max(
-        after[state] + branch.op.reach(stride, separables)
-        for state, step in enumerate(genotype.steps, FIRST_STEP)
-        for branch in step
-        if branch.source < FIRST_STEP
-    )
-
-    def crop(branch: Branch, state: int) -> int:
+    def branch_crop(branch: Branch, state: int) -> int:
         if branch.source < FIRST_STEP:
-            return margin - after[state] - branch.op.reach(stride, separables)
+            reach = branch.op.reach(stride, separables)
+            return margins[branch.source] - after[state] - reach
         spare = (after[branch.source] - after[state]) // stride
         return spare - branch.op.reach(1, separables)
 
@@ -140,13 +140,26 @@ def layout(genotype: Genotype, separables: int = 1) -> Layout:
             return after[state] // stride
         if stride != 1:
             raise ValueError("a strided cell cannot pass its input on")
-        return margin
+        return margins[state]
 
-    return Layout(
-        margin,
+    return Crops(
         tuple(
-            (crop(left, state), crop(right, state))
+            (branch_crop(left, state), branch_crop(right, state))
             for state, (left, right) in enumerate(genotype.steps, FIRST_STEP)
         ),
         tuple(output_crop(state) for state in genotype.output),
     )
+
+
+def _after(genotype: Genotype, separables: int) -> list[int]:
+    """Input cells per side that still follow each state before the cell's output.
+
+    Worked out backwards: a state is computed with just the margin that its users still need.
+    """
+    after = [0] * (FIRST_STEP + len(genotype.steps))
+    for state in reversed(range(FIRST_STEP, len(after))):
+        for branch in genotype.steps[state - FIRST_STEP]:
+            if branch.source >= FIRST_STEP:
+                need = after[state] + branch.op.reach(1, separables) * genotype.stride
+                after[branch.source] = max(after[branch.source], need)
+    return after

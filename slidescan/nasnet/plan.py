@@ -44,8 +44,8 @@ class Plan(_Part):
     """Everything that determines a network but its weights."""
 
     arch: Literal["nasnet-a"] = "nasnet-a"
-    stem: tuple[StemPlan, ...]
-    cells: tuple[CellPlan, ...]
+    stem: Annotated[tuple[StemPlan, ...], Field(min_length=1)]
+    cells: Annotated[tuple[CellPlan, ...], Field(min_length=1)]
     head: HeadPlan = HeadPlan()
     mean: tuple[Channel, Channel, Channel] = (0.70, 0.54, 0.69)
     """Of red, green and blue in [0, 1]; the defaults are PatchCamelyon's, rounded."""

@@ -1,4 +1,4 @@
-"""Augmentation with albumentations; every draw depends on (seed, epoch, patch) alone."""
+"""Augmentation with albumentations; draws depend on seed, epoch and order of patches alone."""
 
 from __future__ import annotations
 

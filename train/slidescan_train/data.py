@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from slidescan.errors import DataError
 from slidescan.geometry import PATCH_PX
@@ -75,7 +76,9 @@ def load_patches(root: Path, progress: Callable[..., Any] | None = None) -> Patc
     labels = _read_labels(root / "train_labels.csv")
     ids = tuple(sorted(labels))
     pixels = np.empty((len(ids), PATCH_PX, PATCH_PX, 3), np.uint8)
-    with ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        # Pillow warns of tags that nobody needs, or of what it then refuses.
+        warnings.filterwarnings("ignore", module="PIL")
         read: Iterable[NDArray[np.uint8]] = pool.map(
             _read_patch, (root / "train" / f"{i}.tif" for i in ids)
         )
@@ -88,12 +91,14 @@ def load_patches(root: Path, progress: Callable[..., Any] | None = None) -> Patc
 
 def _read_labels(path: Path) -> dict[str, int]:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not {"id", "label"} <= set(reader.fieldnames or ()):
                 raise DataError(f"{path}: has the columns {reader.fieldnames}, needs id and label")
             labels: dict[str, int] = {}
             for row in reader:
+                if not row["id"]:
+                    raise DataError(f"{path}: line {reader.line_num}: has no id")
                 if row["label"] not in ("0", "1"):
                     raise DataError(
                         f"{path}: line {reader.line_num}: label {row['label']!r} is not 0 or 1"
@@ -114,14 +119,13 @@ def _read_labels(path: Path) -> dict[str, int]:
 def _read_patch(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            if image.size != (PATCH_PX, PATCH_PX):
+                raise DataError(
+                    f"{path}: is {image.width} x {image.height} px, a patch has "
+                    f"{PATCH_PX} x {PATCH_PX}"
+                )
+            return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: is labelled and missing") from error
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image: {error}") from error
-    if pixels.shape != (PATCH_PX, PATCH_PX, 3):
-        raise DataError(
-            f"{path}: is {pixels.shape[1]} x {pixels.shape[0]} px, a patch has "
-            f"{PATCH_PX} x {PATCH_PX}"
-        )
-    return pixels

@@ -1,0 +1,86 @@
+"""Nothing leaves the machine: neither a scan nor training opens a socket."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs first in a process of its own. AF_UNIX pairs are asyncio's own, inside the process.
+GUARD = """
+import atexit, os, sys
+
+def guard(event, args):
+    local = event == "socket.__new__" and args[1] == 1
+    if event.startswith(("socket.", "urllib.", "http.", "ftplib.", "smtplib.")) and not local:
+        if event not in ("socket.gethostname",):
+            heard.append(f"{event} {args}")
+            raise PermissionError(f"the network: {event} {args}")
+
+def report():
+    # Libraries may swallow the error; this they cannot.
+    if heard:
+        print(*heard, sep="\\n", file=sys.stderr, flush=True)
+        os._exit(99)
+
+heard = []
+sys.addaudithook(guard)
+atexit.register(report)
+"""
+
+SCAN = """
+from slidescan.cli import main
+main(sys.argv[1:], standalone_mode=False)
+assert "openvino" in sys.modules
+telemetry = [name for name in sys.modules if name.split(".")[0] == "openvino_telemetry"]
+assert not any(sys.modules[name] for name in telemetry), telemetry
+"""
+
+AUGMENT = """
+import numpy as np
+from slidescan_train.augment import batches
+from slidescan_train.config import AugmentConfig
+from slidescan_train.data import Patches
+
+pixels = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
+patches = Patches(tuple("abcd"), pixels, np.array([0, 1, 0, 1]))
+((augmented, labels),) = batches(patches, AugmentConfig(), 4, seed=0, epoch=0)
+assert augmented.shape == pixels.shape
+"""
+
+
+def guarded(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", GUARD + code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_scan_opens_no_socket(section: Path, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "map.zarr"
+    command = ("heatmap", section, "--out", out, "--model", tiny_model, "--threads", 1)
+    done = guarded(SCAN, *command)
+    assert done.returncode == 0, done.stderr
+    assert out.exists()
+    assert done.stderr == ""
+
+
+def test_augmentation_opens_no_socket() -> None:
+    pytest.importorskip("albumentations")
+    done = guarded(AUGMENT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
+        "import socket; socket.getaddrinfo('localhost', 80)",
+        "from urllib.request import urlopen; urlopen('http://localhost')",
+        "import socket; socket.socketpair()[0].sendto(b'', '/tmp/elsewhere')",
+    ],
+)
+def test_the_guard_hears_what_is_swallowed(code: str) -> None:
+    done = guarded(f"try: exec({code!r})\nexcept Exception: pass")
+    assert done.returncode == 99
+    assert done.stderr
