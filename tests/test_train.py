@@ -633,18 +633,18 @@ def test_the_card_scores_the_weights_beside_it(finished: tuple[Path, Result]) ->
     )
 
 
-def test_bad_data_leaves_no_run_and_an_earlier_one_as_it_was(
-    finished: tuple[Path, Result], kaggle: Path, tmp_path: Path
-) -> None:
+def test_bad_data_leaves_no_run(tmp_path: Path) -> None:
     failed(
         slidescan_train("--data", tmp_path / "none", "--out", tmp_path / "out"),
         "train_labels.csv: no such file",
     )
     assert not list((tmp_path / "out").iterdir())
 
+
+def test_an_earlier_run_is_not_overwritten(finished: tuple[Path, Result], kaggle: Path) -> None:
     out, _ = finished
     before = {p.name: p.read_bytes() for p in out.iterdir()}
-    failed(slidescan_train("--data", tmp_path, "--out", out), "train_labels.csv: no such file")
+    failed(slidescan_train("--data", kaggle, "--out", out), "earlier run", "another --out")
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 

@@ -26,22 +26,15 @@ def png(map_path: Path, slide_path: Path, out: Path, size: int) -> None:
     from slidescan.engines import cores
     from slidescan.files import replacing
     from slidescan.geometry import Box
+    from slidescan.job import read_whole
     from slidescan.overlay import picture, spread
-    from slidescan.scan import assemble
 
     heatmap = open_map(map_path)
     with open_slide_of(heatmap, slide_path) as slide:
         # No finer than the scan, however small the slide.
         um_per_px = heatmap.mpp * max(1.0, max(heatmap.grid.extent_px) / size)
         plane = slide.plane(um_per_px)
-        with bar("drawing", plane.shape_px[0] * plane.shape_px[1], "px") as progress:
-            rgb = assemble(
-                plane,
-                Box(0, 0, *plane.shape_px),
-                max(16, int(2048 / max(plane.ratio))),
-                cores(),
-                lambda part: progress.update(part.area),
-            )
+        rgb = read_whole(plane, Box(0, 0, *plane.shape_px), "drawing", cores(), bar)
     # The coarsest level that still has a cell for every pixel.
     cell_um = heatmap.mpp * heatmap.grid.stride
     level = 0

@@ -1,43 +1,37 @@
-"""`slidescan heatmap`: a slide in, a map of tumour probabilities out."""
+"""`slidescan heatmap`: slides in, maps of tumour probabilities out."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-import time
-from datetime import UTC, datetime
+import csv
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slidescan.commands.options import (
     PATH,
-    bar,
+    Terminal,
     engine_options,
     model_option,
     mpp_option,
-    open_slide,
-    warn,
 )
+from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from slidescan.geometry import Grid
-    from slidescan.record import JSON
-    from slidescan.scan import Engine
-    from slidescan.slide import Plane, Slide
-    from slidescan.store import Heatmap
-
-LEVEL_PX = 2048
-"""Most pixels of a level, a side, that one read of the overview decodes."""
+    from slidescan.job import Summary
 
 
 @click.command()
-@click.argument("slide_path", metavar="SLIDE", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The map: a new folder, e.g. map.zarr.")
+@click.argument("slides", metavar="SLIDE...", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    help="The map of one slide, NAME.zarr; any other name is a folder that gets a map for every "
+    "slide, and manifest.csv.",
+)
 @model_option
 @mpp_option
 @engine_options
@@ -48,157 +42,86 @@ LEVEL_PX = 2048
     show_default=True,
     help="Arithmetic of the network; below fp32 cells may differ by 0.02 from their patches.",
 )
-@click.option("--no-tissue-mask", is_flag=True, help="Scan everything, glass as well.")
+@click.option(
+    "--tissue-mask/--no-tissue-mask", default=True, help="Scan tissue alone, or glass as well."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a map made with other settings.")
-def command(
-    slide_path: Path,
-    out: Path,
-    model: str,
-    mpp: float | None,
-    engine: Literal["openvino", "torch"] | None,
-    device: str,
-    threads: int | None,
-    precision: Literal["fp32", "bf16", "fp16"],
-    no_tissue_mask: bool,
-    overwrite: bool,
-) -> None:
-    """Scan SLIDE and write its tumour probabilities to a zarr map (OME-NGFF 0.5).
+def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Scan slides and write their tumour probabilities to zarr maps (OME-NGFF 0.5).
 
     Stopped at any moment, the same command goes on where it was. Cells without tissue are NaN.
     """
-    from slidescan.engines import choose, cores, make_engine
-    from slidescan.geometry import Grid
-    from slidescan.model import load
-    from slidescan.scan import TILE_PX
-    from slidescan.store import Heatmap
+    single = out.suffix == ".zarr"
+    if single and len(slides) > 1:
+        raise click.UsageError(f"--out {out} is one map; name a folder for {len(slides)} slides")
+    targets = {out: slides[0]} if single else _targets(slides, out)
 
-    started = time.perf_counter()
-    threads = threads or cores()
-    chosen = choose(engine, device, precision)
-    loaded = load(model)
-    card = loaded.card
-    with open_slide(slide_path, mpp) as slide:
-        plane = slide.plane(card.mpp)
-        grid = Grid(plane.shape_px, card.stride_px, card.field_px)
-        mask = select_cells(slide, plane, grid, threads, tissue=not no_tissue_mask)
-        if not mask.any():
-            warn(f"{slide_path}: no tissue found, the map is empty; --no-tissue-mask scans anyway")
-        # All that determines a value; a map made with anything else is not continued.
-        settings: dict[str, JSON] = {
-            "slide": {
-                "fingerprint": slide.fingerprint,
-                "mpp": slide.mpp,
-                "extent_l0": slide.extent_l0,
-            },
-            "model": {"name": card.name, "sha256": card.weights_sha256},
-            "engine": chosen,
-            "device": device.partition(":")[0],
-            "precision": precision,
-            "tile_px": TILE_PX,
-            "tissue_mask": not no_tissue_mask,
-        }
-        with Heatmap.resume_or_create(
-            out,
-            grid=grid,
-            mpp=card.mpp,
-            mask=mask,
-            settings=settings,
-            provenance=provenance(plane),
-            overwrite=overwrite,
-        ) as heatmap:
-            if heatmap.complete:
-                click.echo(f"{out}: complete already, nothing to do")
-                return
-            infer = make_engine(loaded.network, chosen, device, precision, threads)
-            scanned_mpx = fill(heatmap, plane, infer, threads)
-            seconds = round(time.perf_counter() - started, 3)
-            heatmap.finish({"seconds": seconds, "megapixels": scanned_mpx})
-    height, width = grid.shape
-    click.echo(
-        f"{out}: {height} x {width} cells of {grid.stride * card.mpp:.3f} um, "
-        f"{int(mask.sum())} scanned, {scanned_mpx:.1f} Mpx in {seconds:.1f} s"
-    )
+    from slidescan.job import Job, Options
 
+    job = Job(Options(**options), Terminal())
 
-def fill(heatmap: Heatmap, plane: Plane, engine: Engine, threads: int) -> float:
-    """Scan the blocks that a map still lacks; returns their scan-plane megapixels."""
-    from slidescan.errors import SlideError
-    from slidescan.scan import TILE_PX, plan_work, scan
-
-    grid, mask = heatmap.grid, heatmap.mask
-    cell_mpx = grid.stride**2 / 1e6
-    work = list(plan_work(heatmap.missing(), mask, TILE_PX // grid.stride))
-    total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
-    if len(work) < total:
-        click.echo(f"{heatmap.path}: going on, {total - len(work)} of {total} blocks are there")
-    tiles_mpx = sum(tile.area for item in work for tile in item.tiles) * cell_mpx
-    with bar("scanning", tiles_mpx, "Mpx") as progress:
-        try:
-            scan(
-                work,
-                grid,
-                mask,
-                plane,
-                engine,
-                heatmap,
-                threads=threads,
-                on_tile=lambda tile: progress.update(tile.area * cell_mpx),
+    def scan_slide(slide: Path, target: Path) -> Summary:
+        summary = job.run(slide, target)
+        if summary.megapixels or not summary.scanned:
+            click.echo(
+                f"{target}: {summary.rows} x {summary.columns} cells, {summary.scanned} scanned, "
+                f"{summary.megapixels:.1f} Mpx in {summary.seconds:.1f} s"
             )
-        except SlideError as error:
-            left = sum(1 for _ in heatmap.missing())
-            raise SlideError(
-                f"{error}; {total - left} of {total} blocks are in {heatmap.path}, and the same "
-                "command on a sound copy goes on from there"
-            ) from error
-    return tiles_mpx
+        return summary
+
+    if single:
+        scan_slide(slides[0], out)
+    else:
+        _scan_all(targets, out, scan_slide)
 
 
-def select_cells(
-    slide: Slide, plane: Plane, grid: Grid, threads: int, *, tissue: bool
-) -> NDArray[np.bool_]:
-    """The cells to scan: those inside the slide's bounds that see tissue, or all of them.
+def _targets(slides: tuple[Path, ...], folder: Path) -> dict[Path, Path]:
+    """The slide of each map."""
+    targets: dict[Path, Path] = {}
+    for slide in slides:
+        other = targets.setdefault(folder / f"{slide.stem}.zarr", slide)
+        if other != slide:
+            raise click.UsageError(
+                f"{other} and {slide} would both be {slide.stem}.zarr; scan them apart"
+            )
+    return targets
 
-    The overview is read on the heatmap's own grid, one pixel a cell.
-    """
-    import numpy as np
 
-    from slidescan.geometry import Box
-    from slidescan.scan import assemble
-    from slidescan.tissue import grow, tissue_mask
+def _scan_all(
+    targets: dict[Path, Path], folder: Path, scan_slide: Callable[[Path, Path], Summary]
+) -> None:
+    """Attempt every slide, say in manifest.csv what became of each, fail if any did."""
+    from slidescan.files import check_folder, replacing, writing
 
-    stride, bounds = grid.stride, plane.bounds
-    mask = np.zeros(grid.shape, bool)
-    inside = Box(
-        bounds.y0 // stride, bounds.x0 // stride, -(-bounds.y1 // stride), -(-bounds.x1 // stride)
-    ).clip(grid.cells)
-    if not tissue:
-        mask[inside.slices] = True
-        return mask
-    overview = slide.plane(plane.mpp * stride)
-    side = max(16, int(LEVEL_PX / max(overview.ratio)))
-    with bar("finding tissue", inside.area * stride**2 / 1e6, "Mpx") as progress:
-        rgb = assemble(
-            overview,
-            inside,
-            side,
-            threads,
-            lambda part: progress.update(part.area * stride**2 / 1e6),
+    check_folder(folder)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    rows: list[dict[str, object]] = []
+    for target, slide in targets.items():
+        row: dict[str, object] = {"slide": slide, "map": target, "status": "done", "message": ""}
+        try:
+            summary = scan_slide(slide, target)
+            row |= {
+                "rows": summary.rows,
+                "columns": summary.columns,
+                "scanned": summary.scanned,
+                "seconds": summary.seconds,
+            }
+        except SlidescanError as error:
+            click.echo(f"Error: {error}", err=True)
+            row |= {"status": "failed", "message": error}
+        except Exception as error:  # a bug, but the night's other slides must not pay for it
+            traceback.print_exc()
+            row |= {"status": "failed", "message": f"{type(error).__name__}: {error}"}
+        rows.append(row)
+        with replacing(folder / "manifest.csv") as beside, beside.open("w", newline="") as file:
+            columns = ["slide", "map", "status", "message", "rows", "columns", "scanned", "seconds"]
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+    failed = sum(row["status"] == "failed" for row in rows)
+    if failed:
+        raise SlidescanError(
+            f"{failed} of {len(rows)} slides failed, see {folder / 'manifest.csv'}; "
+            "the same command tries them again"
         )
-    found = tissue_mask(rgb, um_per_px=plane.mpp * stride)
-    # Every cell whose field of view touches tissue.
-    mask[inside.slices] = grow(found, -(-(grid.field_px - stride) // (2 * stride)))
-    return mask
-
-
-def provenance(plane: Plane) -> dict[str, JSON]:
-    """What else is worth knowing of a map: where from, how, and by which versions."""
-    from importlib.metadata import version
-
-    names = ("slidescan", "torch", "openvino", "numpy", "zarr", "openslide-python", "openslide-bin")
-    return {
-        "slide": plane.slide.path.name,
-        "level": plane.level,
-        "command": shlex.join(["slidescan", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in names},
-    }

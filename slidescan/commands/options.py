@@ -103,3 +103,11 @@ def bar(description: str, total: float, unit: str) -> tqdm[Any]:
 def warn(message: str) -> None:
     """One line on stderr."""
     click.echo(f"Warning: {message}", err=True)
+
+
+class Terminal:
+    """How a job speaks to somebody at a terminal; fulfils slidescan.job.Report."""
+
+    bar = staticmethod(bar)
+    say = staticmethod(click.echo)
+    warn = staticmethod(warn)

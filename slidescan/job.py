@@ -1,0 +1,237 @@
+"""A slide becomes a map: joins model, slide, tissue, engine and store."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan import engines, model, scan, tissue
+from slidescan.errors import SlideError
+from slidescan.geometry import Box, Grid
+from slidescan.record import JSON
+from slidescan.slide import Plane, Slide
+from slidescan.store import Heatmap
+
+LEVEL_PX = 2048
+"""Most pixels of a level, a side, that one read of an overview decodes."""
+
+WITH_VALUES = (
+    "slidescan", "torch", "openvino", "numpy", "zarr", "openslide-python", "openslide-bin"
+)  # fmt: skip
+"""Packages whose versions a map records."""
+
+
+class Bar(Protocol):
+    """A progress bar."""
+
+    def update(self, done: float) -> object:
+        """So much more is done."""
+
+
+class Report(Protocol):
+    """How a job speaks to its user."""
+
+    def bar(self, what: str, total: float, unit: str) -> AbstractContextManager[Bar]:
+        """Progress on something that takes longer than a second."""
+
+    def say(self, line: str) -> None:
+        """Something worth knowing."""
+
+    def warn(self, line: str) -> None:
+        """Something that looks wrong and does not stop the scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to scan; whatever of it determines values is recorded in the map."""
+
+    model: str = model.DEFAULT
+    mpp: float | None = None
+    """um/px of the slide's level 0, where it records none or a wrong one"""
+    engine: engines.Name | None = None
+    device: str = "cpu"
+    precision: engines.Precision = "fp32"
+    threads: int | None = None
+    tissue_mask: bool = True
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a slide."""
+
+    rows: int
+    columns: int
+    scanned: int
+    """cells with a value"""
+    megapixels: float
+    """scan-plane pixels scanned in this run, 0 where the map was complete already"""
+    seconds: float
+
+
+class Job:
+    """Scans slides with one model and one engine, which is built when first needed."""
+
+    def __init__(self, options: Options, report: Report) -> None:
+        self.options = options
+        self.report = report
+        self.threads = options.threads or engines.cores()
+        self.engine_name = engines.choose(options.engine, options.device, options.precision)
+        self.model = model.load(options.model)
+
+    @cached_property
+    def engine(self) -> scan.Engine:
+        """Compiling takes seconds, and many slides share it."""
+        return engines.make_engine(
+            self.model.network,
+            self.engine_name,
+            self.options.device,
+            self.options.precision,
+            self.threads,
+        )
+
+    def run(self, slide_path: Path, out: Path) -> Summary:
+        """Scan a slide into the map `out`, or go on where an earlier run stopped.
+
+        Raises `SlidescanError`; what was finished before stays.
+        """
+        started, card, options = time.perf_counter(), self.model.card, self.options
+        with Slide.open(slide_path, options.mpp) as slide:
+            for warning in slide.warnings:
+                self.report.warn(f"{slide_path}: {warning}")
+            plane = slide.plane(card.mpp)
+            grid = Grid(plane.shape_px, card.stride_px, card.field_px)
+            mask = self.select(plane, grid)
+            if not mask.any():
+                self.report.warn(
+                    f"{slide_path}: no tissue found, the map is empty; "
+                    "--no-tissue-mask scans all the same"
+                )
+            with Heatmap.resume_or_create(
+                out,
+                grid=grid,
+                mpp=card.mpp,
+                mask=mask,
+                settings=self.settings(slide),
+                provenance=_provenance(plane),
+                overwrite=options.overwrite,
+            ) as heatmap:
+                if heatmap.complete:
+                    self.report.say(f"{out}: complete already, nothing to do")
+                    return Summary(*grid.shape, int(mask.sum()), 0.0, 0.0)
+                megapixels = self.fill(heatmap, plane)
+                seconds = round(time.perf_counter() - started, 3)
+                heatmap.finish({"seconds": seconds, "megapixels": megapixels})
+        return Summary(*grid.shape, int(mask.sum()), megapixels, seconds)
+
+    def settings(self, slide: Slide) -> dict[str, JSON]:
+        """All that determines a value; a map made with anything else is not continued."""
+        card, options = self.model.card, self.options
+        return {
+            "slide": {
+                "fingerprint": slide.fingerprint,
+                "mpp": slide.mpp,
+                "extent_l0": slide.extent_l0,
+            },
+            "model": {"name": card.name, "sha256": card.weights_sha256},
+            "engine": self.engine_name,
+            "device": options.device.partition(":")[0],
+            "precision": options.precision,
+            "tile_px": scan.TILE_PX,
+            "tissue_mask": options.tissue_mask,
+        }
+
+    def select(self, plane: Plane, grid: Grid) -> NDArray[np.bool_]:
+        """The cells to scan: those inside the slide's bounds that see tissue, or all of them.
+
+        The overview is read on the heatmap's own grid, one pixel a cell.
+        """
+        stride, bounds = grid.stride, plane.bounds
+        inside = Box(
+            bounds.y0 // stride,
+            bounds.x0 // stride,
+            -(-bounds.y1 // stride),
+            -(-bounds.x1 // stride),
+        ).clip(grid.cells)
+        mask = np.zeros(grid.shape, bool)
+        if not self.options.tissue_mask:
+            mask[inside.slices] = True
+            return mask
+        overview = plane.slide.plane(plane.mpp * stride)
+        rgb = read_whole(overview, inside, "finding tissue", self.threads, self.report.bar)
+        found = tissue.tissue_mask(rgb, um_per_px=overview.mpp)
+        # Every cell whose field of view touches tissue.
+        mask[inside.slices] = tissue.grow(found, -(-(grid.field_px - stride) // (2 * stride)))
+        return mask
+
+    def fill(self, heatmap: Heatmap, plane: Plane) -> float:
+        """Scan the blocks that a map still lacks; returns their scan-plane megapixels."""
+        grid, mask = heatmap.grid, heatmap.mask
+        cell_mpx = grid.stride**2 / 1e6
+        work = list(scan.plan_work(heatmap.missing(), mask, scan.TILE_PX // grid.stride))
+        if not work:
+            return 0.0
+        total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
+        if len(work) < total:
+            done = total - len(work)
+            self.report.say(f"{heatmap.path}: going on, {done} of {total} blocks are there")
+        megapixels = sum(tile.area for item in work for tile in item.tiles) * cell_mpx
+        engine = self.engine
+        with self.report.bar("scanning", megapixels, "Mpx") as progress:
+            try:
+                scan.scan(
+                    work,
+                    grid,
+                    mask,
+                    plane,
+                    engine,
+                    heatmap,
+                    threads=self.threads,
+                    on_tile=lambda tile: progress.update(tile.area * cell_mpx),
+                )
+            except SlideError as error:
+                left = sum(1 for _ in heatmap.missing())
+                raise SlideError(
+                    f"{error}; {total - left} of {total} blocks are in {heatmap.path}, and the "
+                    "same command on a sound copy goes on from there"
+                ) from error
+        return round(megapixels, 3)
+
+
+def read_whole(
+    plane: Plane,
+    box: Box,
+    what: str,
+    threads: int,
+    bar: Callable[[str, float, str], AbstractContextManager[Bar]],
+) -> NDArray[np.uint8]:
+    """All of `box`, (H, W, 3): an overview or a picture, in parts that bound the memory."""
+    side = max(16, int(LEVEL_PX / max(plane.ratio)))
+    level_mpx = plane.ratio[0] * plane.ratio[1] / 1e6
+    with bar(what, box.area * level_mpx, "Mpx") as progress:
+        return scan.assemble(
+            plane, box, side, threads, lambda part: progress.update(part.area * level_mpx)
+        )
+
+
+def _provenance(plane: Plane) -> dict[str, JSON]:
+    """What else is worth knowing of a map: where from, how, and by which versions."""
+    return {
+        "slide": plane.slide.path.name,
+        "level": plane.level,
+        "command": shlex.join(["slidescan", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in WITH_VALUES},
+    }
