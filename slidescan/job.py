@@ -181,12 +181,12 @@ class Job:
         grid, mask = heatmap.grid, heatmap.mask
         cell_mpx = grid.stride**2 / 1e6
         work = list(scan.plan_work(heatmap.missing(), mask, scan.TILE_PX // grid.stride))
-        if not work:
-            return 0.0
         total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
         if len(work) < total:
             done = total - len(work)
             self.report.say(f"{heatmap.path}: going on, {done} of {total} blocks are there")
+        if not work:
+            return 0.0
         megapixels = sum(tile.area for item in work for tile in item.tiles) * cell_mpx
         engine = self.engine
         with self.report.bar("scanning", megapixels, "Mpx") as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -440,7 +441,7 @@ def test_a_slide_without_tissue(tiny_model: Path, tmp_path: Path) -> None:
     slides.write_slide(slide, np.full((300, 500, 3), GLASS, np.uint8), mpp=0.972)
     result = ran("heatmap", slide, "--out", out, "--model", tiny_model, *TORCH)
     assert result.stderr.splitlines() == [
-        f"Warning: {slide}: no tissue found, the map is empty; --no-tissue-mask scans anyway"
+        f"Warning: {slide}: no tissue found, the map is empty; --no-tissue-mask scans all the same"
     ]
     assert np.isnan(read(out)).all()
     assert "no cell was scanned" in ran("verify", slide, out, "--model", tiny_model).stdout
@@ -482,9 +483,10 @@ def test_a_slide_that_was_not_copied_whole(section: Path, tiny_model: Path, tmp_
 
 
 def test_bad_output_paths(section: Path, tiny_model: Path, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("mine")
-    foreign = tmp_path / "foreign"
+    files = [tmp_path / "file.zarr", tmp_path / "file"]
+    for file in files:
+        file.write_text("mine")
+    foreign = tmp_path / "foreign.zarr"
     foreign.mkdir()
     (foreign / "thesis.doc").write_text("mine")
     other = tmp_path / "other.zarr"
@@ -492,8 +494,10 @@ def test_bad_output_paths(section: Path, tiny_model: Path, tmp_path: Path) -> No
     before = sorted(tmp_path.rglob("*"))
     for out, word in (
         (tmp_path / "no" / "map.zarr", "no folder"),
-        (file, "not a slidescan map"),
-        (file / "map.zarr", "no folder"),
+        (tmp_path / "no" / "maps", "no folder"),
+        (files[0], "not a slidescan map"),
+        (files[1], "cannot be written"),
+        (files[0] / "map.zarr", "no folder"),
         (foreign, "not a slidescan map"),
         (other, "not a slidescan map"),
     ):
@@ -501,7 +505,30 @@ def test_bad_output_paths(section: Path, tiny_model: Path, tmp_path: Path) -> No
             command = ("heatmap", section, "--out", out, "--model", tiny_model, *TORCH, *flags)
             refused(run(*command), out, word)
     assert sorted(tmp_path.rglob("*")) == before
-    assert (foreign / "thesis.doc").read_text() == file.read_text() == "mine"
+    assert {file.read_text() for file in [*files, foreign / "thesis.doc"]} == {"mine"}
+
+
+def test_many_slides_into_a_folder(
+    section: Path, scanned: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Each is attempted; those that fail are named, and nothing else in the folder is touched."""
+    folder, broken = tmp_path / "maps", tmp_path / "broken.svs"
+    broken.write_text("not a slide")
+    folder.mkdir()
+    (folder / "thesis.doc").write_text("mine")
+    command = ("heatmap", broken, section, "--out", folder, "--model", tiny_model, *TORCH)
+    result = run(*command)
+    assert result.exit_code == 1
+    first, last = result.stderr.splitlines()
+    assert first.startswith(f"Error: {broken}: not a slide")
+    assert last.startswith("Error: 1 of 2 slides failed")
+    assert read(folder / "section.zarr").tobytes() == read(scanned).tobytes()
+    with (folder / "manifest.csv").open(newline="") as file:
+        rows = [(row["slide"], row["status"]) for row in csv.DictReader(file)]
+    assert rows == [(str(broken), "failed"), (str(section), "done")]
+    assert "complete already" in run(*command).stdout
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["manifest.csv", "section.zarr", "thesis.doc"]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
