@@ -22,7 +22,7 @@ from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
 from slidescan.record import JSON
 from slidescan.slide import Plane, Slide
-from slidescan.store import Heatmap
+from slidescan.store import Heatmap, check_target
 
 LEVEL_PX = 2048
 """Most pixels of a level, a side, that one read of an overview decodes."""
@@ -108,6 +108,7 @@ class Job:
         Raises `SlidescanError`; what was finished before stays.
         """
         started, card, options = time.perf_counter(), self.model.card, self.options
+        check_target(out)  # now, not after minutes of reading
         with Slide.open(slide_path, options.mpp) as slide:
             for warning in slide.warnings:
                 self.report.warn(f"{slide_path}: {warning}")

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from slidescan.errors import MapError
-from slidescan.files import lock, release, sync, writing
+from slidescan.files import check_folder, lock, release, sync, writing
 from slidescan.geometry import Box, Grid
 from slidescan.ngff import halve, multiscales, shapes
 from slidescan.record import JSON, differences, strict
@@ -130,16 +130,26 @@ class Heatmap:
         """`create`, or continue the map at `path` if grid, mpp, mask and settings are equal.
 
         `complete` tells whether anything is left to do; a complete map with a damaged block has.
+        `overwrite` replaces a map that is complete or was made with other settings: one that it
+        began itself is continued.
 
         Raises:
             MapError: as for `create`, or the map there was made with other settings.
         """
         with _locked(path := Path(path).resolve()) as held:
-            if overwrite or _record(path) is None:
+            if _record(path) is None:
                 _create(path, blank, overwrite)
                 return cls(path, held)
-            found = cls(path, held)
-            changes = found._changes(blank)
+            try:
+                found = cls(path, held)
+                changes = found._changes(blank)
+            except MapError:
+                if not overwrite:
+                    raise
+                changes = ["unreadable"]
+            if overwrite and (changes or found.complete):
+                _create(path, blank, overwrite)
+                return cls(path, held)
             if changes:
                 raise MapError(
                     f"{path}: made with other settings ({'; '.join(changes)}); "
@@ -335,11 +345,10 @@ def _create(path: Path, blank: Blank, overwrite: bool) -> None:
         raise ValueError(f"mask {mask.dtype} {mask.shape} is not a bool of {grid.shape}")
     kept = {key: blank[key] for key in ("mpp", "settings", "provenance")}
     record = strict({"format": FORMAT, "grid": asdict(grid), **kept, "complete": False})
+    check_target(path)
     taken = _record(path) is not None
     if taken and not overwrite:
         raise MapError(f"{path}: exists; pass --overwrite or choose another --out")
-    if not taken and os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-        raise MapError(f"{path}: not a slidescan map, so left alone; choose another --out")
     names = {"prefix": f".{path.name}-", "suffix": TEMPORARY}
     with (
         writing(path),
@@ -359,6 +368,19 @@ def _create(path: Path, blank: Blank, overwrite: bool) -> None:
                 old.rename(path)
             raise
         sync(path.parent)
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path where no map can be: in no folder, or on what is not ours.
+
+    Raises:
+        SlidescanError: there is no such folder, or something else is at `path`.
+    """
+    check_folder(path)
+    if _record(path) is None and os.path.lexists(path):
+        with writing(path):
+            if not path.is_dir() or any(path.iterdir()):
+                raise MapError(f"{path}: not a slidescan map, so left alone; choose another --out")
 
 
 def _record(path: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ if _FORKS:
     _FORKS.set_forkserver_preload(
         [
             f"slidescan.{name}"
-            for name in ("commands.heatmap", "engines.torch", "slide", "store", "tissue")
+            for name in ("commands.heatmap", "job", "engines.torch", "slide", "store", "tissue")
         ]
     )
 

@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 @click.option(
     "--tissue-mask/--no-tissue-mask", default=True, help="Scan tissue alone, or glass as well."
 )
-@click.option("--overwrite", is_flag=True, help="Replace a map made with other settings.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace a finished map, or one made with other settings."
+)
 def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Scan slides and write their tumour probabilities to zarr maps (OME-NGFF 0.5).
 
