@@ -597,3 +597,20 @@ def test_a_folder_without_permission_is_told(path: Path) -> None:
         refused(lambda: Heatmap.create(path, **blank()), "cannot be written", "permissions")
     finally:
         path.parent.chmod(0o700)
+
+
+def test_overwrite_continues_what_it_began(path: Path) -> None:
+    """A killed run with --overwrite, repeated as it was, does not start from zero."""
+    first = BLOCKS[0]
+    with Heatmap.create(path, **blank()) as heatmap:
+        heatmap.write(first, VALUES[first.slices])
+    with Heatmap.resume_or_create(path, overwrite=True, **blank()) as heatmap:
+        assert heatmap.done(first)
+        fill(heatmap)
+        heatmap.finish({})
+    # A finished map is asked to be replaced, as is one made with other settings.
+    with Heatmap.resume_or_create(path, overwrite=True, **blank()) as heatmap:
+        assert not heatmap.complete
+        assert not heatmap.done(first)
+    with Heatmap.resume_or_create(path, overwrite=True, **blank(settings={"a": 1})) as heatmap:
+        assert heatmap.settings == {"a": 1}
