@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from slidescan.engines.memory import keep_freed_memory
 from slidescan.nasnet import Network
 from slidescan.nasnet.network import probability
 
@@ -22,6 +23,8 @@ class TorchEngine:
 
     def __init__(self, network: Network, device: str, precision: str, threads: int) -> None:
         self.device = torch.device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         torch.set_num_threads(threads)
         # A copy: moving the caller's network would change it under other engines.
         self.network = copy.deepcopy(network).eval().to(self.device)

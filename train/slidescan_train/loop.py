@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
+from slidescan.engines.memory import keep_freed_memory
 from slidescan.errors import ConfigError
 from slidescan.nasnet import Network
 from slidescan.nasnet.network import probability
@@ -40,22 +39,6 @@ class Epoch:
     accuracy: float
     nll: float
     images_per_second: float
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to reuse freed buffers instead of returning them to the system.
-
-    Training on the CPU allocates the same large activations again each step; fetched afresh from
-    the system they cost a page fault per 4 KiB, which dominated the time (18 against 131 images
-    a second on two cores). Elsewhere than on glibc this does nothing.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def train(
