@@ -33,9 +33,7 @@ class Commands(click.Group):
         except SlidescanError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
-            raise click.ClickException(
-                "interrupted; what was finished stays, run the same command again to go on"
-            ) from error
+            raise click.ClickException("interrupted") from error
 
 
 @click.command("slidescan", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

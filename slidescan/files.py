@@ -35,7 +35,9 @@ def writing(path: Path) -> Iterator[None]:
 
 def check_folder(path: Path) -> None:
     """Refuse a path in a folder that does not exist: more likely mistyped than to be made."""
-    if not path.parent.is_dir():
+    with writing(path):
+        found = path.parent.is_dir()
+    if not found:
         raise WriteError(f"{path}: there is no folder {path.parent}; create it or correct --out")
 
 
@@ -80,14 +82,14 @@ def sync(*paths: Path) -> None:
             os.close(handle)
 
 
-def lock(path: Path) -> FileLock:
+def lock(path: Path, timeout_s: float = 0) -> FileLock:
     """Take the lock beside `path`, which covers its creation and replacement as well.
 
     Raises:
-        WriteError: another process holds it, or it cannot be written.
+        WriteError: another process holds it for longer, or it cannot be written.
     """
     check_folder(path)
-    held = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, thread_local=False)
+    held = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s, thread_local=False)
     with writing(path):
         try:
             held.acquire()

@@ -77,8 +77,10 @@ class Summary:
     scanned: int
     """cells with a value"""
     megapixels: float
-    """scan-plane pixels scanned in this run, 0 where the map was complete already"""
+    """scan-plane pixels scanned in this run"""
     seconds: float
+    complete_before: bool = False
+    """nothing was left to do"""
 
 
 class Job:
@@ -131,10 +133,10 @@ class Job:
             ) as heatmap:
                 if heatmap.complete:
                     self.report.say(f"{out}: complete already, nothing to do")
-                    return Summary(*grid.shape, int(mask.sum()), 0.0, 0.0)
+                    return Summary(*grid.shape, int(mask.sum()), 0.0, 0.0, complete_before=True)
                 megapixels = self.fill(heatmap, plane)
                 seconds = round(time.perf_counter() - started, 3)
-                heatmap.finish({"seconds": seconds, "megapixels": megapixels})
+                heatmap.finish({"last_run": {"seconds": seconds, "megapixels": megapixels}})
         return Summary(*grid.shape, int(mask.sum()), megapixels, seconds)
 
     def settings(self, slide: Slide) -> dict[str, JSON]:
@@ -171,7 +173,10 @@ class Job:
             mask[inside.slices] = True
             return mask
         overview = plane.slide.plane(plane.mpp * stride)
-        rgb = read_whole(overview, inside, "finding tissue", self.threads, self.report.bar)
+        try:
+            rgb = read_whole(overview, inside, "finding tissue", self.threads, self.report.bar)
+        except SlideError as error:
+            raise SlideError(f"{error}; --no-tissue-mask scans what can be read") from error
         found = tissue.tissue_mask(rgb, um_per_px=overview.mpp)
         # Every cell whose field of view touches tissue.
         mask[inside.slices] = tissue.grow(found, -(-(grid.field_px - stride) // (2 * stride)))

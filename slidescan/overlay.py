@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from slidescan.geometry import Box
+
 # Probability, red, green, blue, opacity. Normal tissue stays as it is; yellow marks even odds.
 _RAMP = np.array(
     [
@@ -36,11 +38,15 @@ def colourise(rgb: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArr
     return out
 
 
-def spread(values: NDArray[np.float32], shape: tuple[int, int], step: float) -> NDArray[np.float32]:
-    """Cells to pixels: pixel i shows the cell that holds its centre; `step` is cells per pixel."""
+def spread(values: NDArray[np.float32], box: Box, step: float) -> NDArray[np.float32]:
+    """Cells to the pixels of `box`: pixel i shows the cell that holds its centre.
+
+    `step` is cells per pixel.
+    """
+    ranges = (np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
     rows, columns = (
-        np.minimum(((np.arange(n) + 0.5) * step).astype(int), cells - 1)
-        for n, cells in zip(shape, values.shape, strict=True)
+        np.minimum(((pixels + 0.5) * step).astype(int), cells - 1)
+        for pixels, cells in zip(ranges, values.shape, strict=True)
     )
     return values[np.ix_(rows, columns)]
 

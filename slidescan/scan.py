@@ -27,6 +27,10 @@ READ_AHEAD = 2
 """Tiles that wait for inference, per reading thread."""
 
 
+STEP_CELLS = 16
+"""Tiles are cut to multiples of this: engines keep compiled kernels for every shape they meet."""
+
+
 class Reader(Protocol):
     """A scan plane."""
 
@@ -59,8 +63,8 @@ class Work:
 def plan_work(blocks: Iterable[Box], mask: NDArray[np.bool_], tile_cells: int) -> Iterator[Work]:
     """Split each block into tiles and drop those without a selected cell.
 
-    Tiles are cut to the bounds of their selected cells: glass at their rim is neither read nor
-    computed.
+    Tiles are cut to the bounds of their selected cells, in steps of `STEP_CELLS`: most glass at
+    their rim is neither read nor computed.
     """
     for block in blocks:
         tiles = (_selected(tile, mask) for tile in block.split(tile_cells))
@@ -70,13 +74,19 @@ def plan_work(blocks: Iterable[Box], mask: NDArray[np.bool_], tile_cells: int) -
 
 
 def _selected(tile: Box, mask: NDArray[np.bool_]) -> Box:
-    """The bounds of the selected cells in `tile`, empty where there are none."""
+    """The part of `tile` that holds its selected cells, empty where there are none."""
     cells = mask[tile.slices]
-    rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
-    if not len(rows):
+    if not cells.any():
         return Box(tile.y0, tile.x0, tile.y0, tile.x0)
-    inner = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-    return inner.shift(tile.y0, tile.x0)
+    (y0, y1), (x0, x1) = (_bounds(np.any(cells, axis=axis)) for axis in (1, 0))
+    return Box(y0, x0, y1, x1).shift(tile.y0, tile.x0).clip(tile)
+
+
+def _bounds(selected: NDArray[np.bool_]) -> tuple[int, int]:
+    """From the first to the last selected one, outwards to whole steps."""
+    where = np.flatnonzero(selected)
+    first, last = int(where[0]), int(where[-1])
+    return first // STEP_CELLS * STEP_CELLS, (last // STEP_CELLS + 1) * STEP_CELLS
 
 
 def scan(

@@ -333,9 +333,15 @@ def _fingerprint(path: Path, recorded: Mapping[str, str]) -> str:
 
 
 def _open(path: Path) -> OpenSlide:
-    if not path.is_file():
-        what = "is a folder; name the slide's file" if path.is_dir() else "no such file"
-        raise SlideError(f"{path}: {what}")
+    try:
+        # OpenSlide does not tell a file that it may not read from one that is no slide.
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise SlideError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise SlideError(f"{path}: is a folder; name the slide's file") from error
+    except OSError as error:
+        raise SlideError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         return OpenSlide(path)
     except OpenSlideError as error:

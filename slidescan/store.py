@@ -104,7 +104,8 @@ class Heatmap:
         refused and left alone.
 
         Raises:
-            MapError: the path is taken, cannot be written, or another process writes there.
+            MapError: the path is taken.
+            WriteError: it cannot be written, or another process writes there.
         """
         with _locked(path := Path(path).resolve()) as held:
             _create(path, blank, overwrite)
@@ -115,7 +116,8 @@ class Heatmap:
         """Open an existing map; `writable` takes the lock and clears a killed writer's leftovers.
 
         Raises:
-            MapError: there is no readable slidescan map, or another process writes it.
+            MapError: there is no readable slidescan map.
+            WriteError: another process writes it.
         """
         path = Path(path).resolve()
         if not writable:
@@ -134,7 +136,8 @@ class Heatmap:
         began itself is continued.
 
         Raises:
-            MapError: as for `create`, or the map there was made with other settings.
+            MapError: the path is taken, or the map there was made with other settings.
+            WriteError: as for `create`.
         """
         with _locked(path := Path(path).resolve()) as held:
             if _record(path) is None:
@@ -207,7 +210,8 @@ class Heatmap:
 
         Raises:
             ValueError: not a block, or values that are not NaN exactly where the mask is off.
-            MapError: selected cells that are not finite, or a disk that does not take them.
+            MapError: selected cells that are not finite.
+            WriteError: the disk does not take them.
         """
         if block not in self.blocks():
             raise ValueError(f"{block} is not a block of {self.grid.shape} cells")
@@ -230,7 +234,8 @@ class Heatmap:
         May be killed and repeated; does nothing to a complete map.
 
         Raises:
-            MapError: blocks are missing, or the disk does not take the levels.
+            MapError: blocks are missing.
+            WriteError: the disk does not take the levels.
         """
         if self.complete:
             return

@@ -318,7 +318,7 @@ def test_export_png(section: Path, scanned: Path, tmp_path: Path) -> None:
     sheet = np.asarray(Image.open(out))
     plain, laid = sheet[:234, :300], sheet[:234, 316:616]
     heatmap = Heatmap.open(scanned)
-    shown = spread(heatmap.read(heatmap.grid.cells), (234, 300), 3 / 8)
+    shown = spread(heatmap.read(heatmap.grid.cells), Box(0, 0, 234, 300), 3 / 8)
     glass = np.isnan(shown)
     rim = (laid == (0, 114, 178)).all(axis=-1)
     assert 0.005 < rim.mean() < 0.05
@@ -351,7 +351,11 @@ def test_export_refuses(section: Path, scanned: Path, tmp_path: Path) -> None:
         return run("export", "png", scanned, "--slide", slide, "--out", out, "--size", 64)
 
     refused(png(tmp_path / "no" / "map.png"), "no folder")
-    refused(png(tmp_path), tmp_path, "cannot be written")
+    taken = tmp_path / "taken.png"
+    taken.mkdir()
+    refused(png(taken), taken, "cannot be written")
+    taken.rmdir()
+    refused(png(tmp_path / "map.jpg"), "map.jpg", "a PNG", "map.png")
     other = tmp_path / "other.tif"
     slides.write_slide(other, slides.checkerboard(300, 300), mpp=0.972)
     refused(png(tmp_path / "map.png", other), "another slide")
@@ -379,11 +383,14 @@ def test_colours_grow_with_the_probability_and_spare_what_was_not_scanned() -> N
 
 def test_spread_shows_the_cell_that_holds_each_pixels_centre() -> None:
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.testing.assert_array_equal(spread(values, (4, 6), 0.5), np.kron(values, np.ones((2, 2))))
-    np.testing.assert_array_equal(spread(values, (1, 1), 2.0), [[4]])
-    np.testing.assert_array_equal(spread(values, (2, 3), 1.0), values)
+    np.testing.assert_array_equal(
+        spread(values, Box(0, 0, 4, 6), 0.5), np.kron(values, np.ones((2, 2)))
+    )
+    np.testing.assert_array_equal(spread(values, Box(0, 0, 1, 1), 2.0), [[4]])
+    np.testing.assert_array_equal(spread(values, Box(2, 3, 4, 5), 0.5), [[4, 5], [4, 5]])
+    np.testing.assert_array_equal(spread(values, Box(0, 0, 2, 3), 1.0), values)
     # The last cell may be cut by the slide's edge, and rounding must not lead beyond it.
-    assert spread(values, (3, 4), 0.75).shape == (3, 4)
+    assert spread(values, Box(0, 0, 3, 4), 0.75).shape == (3, 4)
 
 
 @pytest.mark.parametrize("um_per_px", [0.25, 0.972, 7.7, 60.0])
@@ -470,6 +477,37 @@ def test_a_tile_in_the_middle_is_garbage(
     whole = tmp_path / "whole.zarr"
     ran("heatmap", slide, "--out", whole, "--model", tiny_model, *TORCH)
     assert read(out).tobytes() == read(whole).tobytes()
+
+
+def test_an_overview_that_cannot_be_read_says_how_to_go_on(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None
+) -> None:
+    """With a single level finding the tissue decodes all, the damaged tile too."""
+    monkeypatch.setattr(scan, "TILE_PX", 256)
+    slide, out = tmp_path / "single.tif", tmp_path / "map.zarr"
+    slides.write_slide(slide, slides.section(700, 900), mpp=0.972, levels=())
+    slides.spoil_tile(slide, row=6, column=5)
+    command = ("heatmap", slide, "--out", out, "--model", tiny_model, *TORCH)
+    refused(run(*command), slide, "cannot read level 0", "--no-tissue-mask")
+    assert not out.exists()
+    refused(run(*command, "--no-tissue-mask"), "5 of 12 blocks are in", out)
+    nothing_whole(out)
+
+
+def test_many_slides_keep_one_manifest(section: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Rows of other commands into the same folder stay; a second run updates its own."""
+    small, folder = tmp_path / "small.tif", tmp_path / "maps"
+    slides.write_slide(small, slides.section(120, 150), mpp=0.972)
+    tail = ("--out", folder, "--model", tiny_model, *TORCH)
+
+    def rows() -> dict[str, str]:
+        with (folder / "manifest.csv").open(newline="") as file:
+            return {row["map"]: row["status"] for row in csv.DictReader(file)}
+
+    ran("heatmap", small, *tail)
+    assert rows() == {"small.zarr": "done"}
+    ran("heatmap", small, section, *tail)
+    assert rows() == {"small.zarr": "done before", "section.zarr": "done"}
 
 
 def test_a_slide_that_was_not_copied_whole(section: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -690,7 +728,6 @@ def test_an_unknown_model_names_the_shipped_ones(section: Path, tmp_path: Path) 
         (("--device", "mps"), "mps"),
         (("--device", "cpu:1", "--engine", "torch"), "cpu"),
         (("--engine", "openvino", "--precision", "fp16"), "fp16"),
-        (("--precision", "fp16"), "fp16"),
     ],
 )
 def test_devices_and_precisions_that_do_not_exist(

@@ -185,7 +185,7 @@ def test_openvino_is_for_the_cpu_and_torch_for_the_rest(monkeypatch: pytest.Monk
     ("name", "device", "precision", "parts"),
     [
         ("openvino", "cuda", "fp32", ("--engine openvino", "use --engine torch")),
-        (None, "cpu", "fp16", ("--precision fp16", "use bf16 or fp32")),
+        ("openvino", "cpu", "fp16", ("--engine openvino has no fp16", "--engine torch")),
         (None, "cuda:2", "fp32", ("--device cuda:2", "2 CUDA devices", "use --device cpu")),
         ("torch", "gpu", "fp32", ("--device gpu: not a device", "cuda:1")),
         (None, "cuda:x", "fp32", ("--device cuda:x: not a device",)),
@@ -222,3 +222,8 @@ def test_cuda_stays_within_its_tolerance(precision: Precision, network: Network)
     np.testing.assert_allclose(
         scores, reference(network, pixels), rtol=0, atol=TOLERANCE[precision]
     )
+
+
+def test_fp16_on_a_cpu_is_left_to_torch() -> None:
+    assert choose(None, "cpu", "fp16") == "torch"
+    assert choose(None, "cpu", "bf16") == "openvino"

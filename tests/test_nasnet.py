@@ -391,6 +391,11 @@ def test_an_odd_field_is_refused(stem: str, cells: str, sees: int) -> None:
         Network(plan(stem, cells))
 
 
+def test_a_plan_without_a_stride_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no stride.* cannot be centred on a cell"):
+        Network(plan("4/1", "N"))
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from slidescan.errors import SlideError, WriteError
 from slidescan.geometry import Box, Grid
-from slidescan.scan import READ_AHEAD, Work, assemble, plan_work, scan, score_patches
+from slidescan.scan import READ_AHEAD, STEP_CELLS, Work, assemble, plan_work, scan, score_patches
 
 GRID = Grid((521, 395))  # 66 x 50 cells, the last of both cut by the slide's edge
 PIXELS = np.random.default_rng(0).integers(0, 256, (*GRID.extent_px, 3), dtype=np.uint8)
@@ -157,8 +157,9 @@ def test_only_tiles_with_selected_cells_are_read() -> None:
     mask[40, 3] = mask[43, 5] = True
     reader, engine, sink, seen = ArrayReader(), MeanEngine(), MapSink(), list[Box]()
     reader.on_read = seen.append
-    scan(work(mask), GRID, mask, reader, engine, sink)
-    assert seen == [GRID.pixels(Box(40, 3, 44, 6))]
+    scan(work(mask, tile_cells=32), GRID, mask, reader, engine, sink)
+    # Rows 8 to 11 of the tile at row 32, columns 3 to 5 of the one at 0: in steps of 16 the first.
+    assert seen == [GRID.pixels(Box(32, 0, 48, 16))]
     assert sink.blocks == [Box(32, 0, 64, 32)]
     assert engine.calls == 1
 
@@ -278,3 +279,19 @@ def test_ctrl_c_keeps_finished_blocks_and_leaves_no_thread() -> None:
     assert sink.blocks == [todo[0].block]
     assert threading.active_count() == before
     assert reader.reads < sum(len(item.tiles) for item in todo)
+
+
+def test_few_shapes_reach_the_engine() -> None:
+    """An engine keeps what it compiled for a shape, so ragged tissue must not give it hundreds."""
+    rng = np.random.default_rng(0)
+    grid = Grid((8192, 8192))
+    mask = np.zeros(grid.shape, bool)
+    for _ in range(400):
+        y, x = rng.integers(0, 1000, 2)
+        mask[y : y + rng.integers(1, 40), x : x + rng.integers(1, 40)] = True
+    tiles = [t for w in plan_work(grid.cells.split(256), mask, 128) for t in w.tiles]
+    assert len({t.shape for t in tiles}) <= (128 // STEP_CELLS) ** 2
+    covered = np.zeros_like(mask)
+    for tile in tiles:
+        covered[tile.slices] = True
+    assert not (mask & ~covered).any()

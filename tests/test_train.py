@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,10 +75,10 @@ def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_layout_is_read_as_it_was_written(kaggle: Path) -> None:
-    order = np.argsort(np.array(DATA.ids))
     read = load_patches(kaggle)
+    order = np.array([DATA.ids.index(i) for i in read.ids])
 
-    assert read.ids == tuple(sorted(DATA.ids))
+    assert sorted(read.ids) == sorted(DATA.ids)
     np.testing.assert_array_equal(read.pixels, DATA.pixels[order])
     np.testing.assert_array_equal(read.labels, DATA.labels[order])
     assert (read.pixels.dtype, read.labels.dtype) == (np.uint8, np.int64)
@@ -92,6 +93,62 @@ def test_progress_sees_every_file(kaggle: Path) -> None:
 
     load_patches(kaggle, progress)
     assert seen == [120]
+
+
+def test_what_is_read_is_split_without_a_copy(kaggle: Path) -> None:
+    read = load_patches(kaggle)
+    for part, ids in zip(read.split(), (TRAINING.ids, VALIDATION.ids), strict=True):
+        assert part.ids == tuple(sorted(ids))  # the order that training draws from
+        assert np.shares_memory(part.pixels, read.pixels)
+
+
+def test_only_the_listed_patches_are_read(tmp_path: Path) -> None:
+    folder = patches.write(tmp_path / "pcam", DATA.take(np.arange(4)))
+    first(folder).unlink()
+    listed = tmp_path / "ids.txt"
+    listed.write_text(f"# two\n\n{DATA.ids[1]}\n  {DATA.ids[2][:12]}\n{DATA.ids[2]}\n")
+    read = load_patches(folder, only=listed)
+
+    assert set(read.ids) == set(DATA.ids[1:3])
+    for patch_id, pixels in zip(read.ids, read.pixels, strict=True):
+        np.testing.assert_array_equal(pixels, DATA.pixels[DATA.ids.index(patch_id)])
+
+
+def test_an_id_that_begins_another_is_itself(tmp_path: Path) -> None:
+    two = DATA.take(np.arange(2))
+    folder = patches.write(tmp_path / "pcam", Patches(("a", "ab"), two.pixels, two.labels))
+    (tmp_path / "ids.txt").write_text("a\n")
+    assert load_patches(folder, only=tmp_path / "ids.txt").ids == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (b"# none\nxyz\nxy\n", ("line 2, 'xyz', matches 0", "(such lines: 2)")),
+        (b"0\nxyz\n0\n", ("line 1, '0', matches", "instead of one", "(such lines: 3)")),
+        (b"x" * 9999, ("matches 0", "correct --ids or --data")),
+        (b"\xff\xfe", ("cannot be read",)),
+        (None, ("cannot be read", "No such file")),
+    ],
+)
+def test_a_line_that_is_not_one_patch_is_told_in_one_line(
+    text: bytes | None, parts: tuple[str, ...], kaggle: Path, tmp_path: Path
+) -> None:
+    listed = tmp_path / "ids.txt"
+    if text:
+        listed.write_bytes(text)
+    with pytest.raises(DataError) as error:
+        load_patches(kaggle, only=listed)
+    one_line(str(error.value), f"{listed}: ", *parts)
+    assert len(str(error.value)) < 200 + len(str(listed)) * 2
+
+
+def test_the_list_of_the_shipped_model_is_whole() -> None:
+    comment, *ids = PCAM.with_name("pcam-9300.txt").read_text().splitlines()
+    assert comment.startswith("# ")
+    assert ids == sorted(set(ids))
+    assert len(ids) == 9300
+    assert all(re.fullmatch("[0-9a-f]{12}", i) for i in ids)
 
 
 # Literals: whoever moves the split makes every published figure meaningless. Real ids.
@@ -295,7 +352,7 @@ def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_plan_that_does_not_fit_is_refused_before_the_data_is_read(
     plan: Plan, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "load_patches", lambda *_: pytest.fail("the data was read"))
+    monkeypatch.setattr(runs, "load_patches", lambda *_, **__: pytest.fail("the data was read"))
     with pytest.raises(ConfigError, match=message):
         runs.run(tiny(plan=plan), tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -676,6 +733,62 @@ def test_a_missing_training_library_names_the_remedy(
         f"training needs {library}",
         "pip install 'slidescan[train]'",
     )
+
+
+@pytest.mark.parametrize("finished_epochs", [0, 1])
+def test_ctrl_c_says_what_is_left(
+    finished_epochs: int,
+    kaggle: Path,
+    settings_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    score = loop.score
+    scored: list[object] = []
+
+    def interrupted(*args: Any) -> Any:
+        if len(scored) == finished_epochs:
+            raise KeyboardInterrupt
+        scored.append(args)
+        return score(*args)
+
+    monkeypatch.setattr(loop, "score", interrupted)
+    out = tmp_path / "out"
+    result = slidescan_train("--data", kaggle, "--config", settings_file, "--out", out)
+
+    left = f"the model of the last finished epoch is in {out}", "no epoch was finished"
+    failed(result, f"interrupted; {left[not finished_epochs]}")
+    assert (out / "model.safetensors").exists() == bool(finished_epochs)
+
+
+def test_ctrl_c_does_not_take_an_earlier_model_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").touch()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "run", interrupted)
+    result = slidescan_train("--data", tmp_path, "--out", tmp_path)
+    failed(result, "interrupted; no epoch was finished")
+
+
+def test_a_run_on_listed_patches_alone(kaggle: Path, settings_file: Path, tmp_path: Path) -> None:
+    listed, out = tmp_path / "ids.txt", tmp_path / "out"
+    ids = (*TRAINING.ids[:40], *VALIDATION.ids)
+    listed.write_text("\n".join(ids))
+    options = ("--data", kaggle, "--ids", listed, "--config", settings_file, "--out", out)
+    result = slidescan_train(*options)
+
+    assert result.exit_code == 0, result.output
+    card = load(str(out / "model.safetensors")).card
+    assert card.data.startswith("PatchCamelyon, 40 training patches")
+    assert card.validation.patches == len(VALIDATION)
+    listed.write_text("nobody")
+    options = (*options[:-1], tmp_path / "other")
+    failed(slidescan_train(*options), f"{listed}: line 1, 'nobody', matches 0")
+    assert not list((tmp_path / "other").iterdir())
 
 
 KILLED = """

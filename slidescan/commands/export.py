@@ -24,25 +24,30 @@ def command() -> None:
 def png(map_path: Path, slide_path: Path, out: Path, size: int) -> None:
     """The slide, and beside it the slide with the map over it, with scale bar and key."""
     from slidescan.engines import cores
+    from slidescan.errors import WriteError
     from slidescan.files import replacing
     from slidescan.geometry import Box
     from slidescan.job import read_whole
     from slidescan.overlay import picture, spread
 
+    if out.suffix.lower() != ".png":
+        raise WriteError(f"{out}: the picture is a PNG; name it so, e.g. --out {out.stem}.png")
     heatmap = open_map(map_path)
     with open_slide_of(heatmap, slide_path) as slide:
         # No finer than the scan, however small the slide.
         um_per_px = heatmap.mpp * max(1.0, max(heatmap.grid.extent_px) / size)
         plane = slide.plane(um_per_px)
-        rgb = read_whole(plane, Box(0, 0, *plane.shape_px), "drawing", cores(), bar)
+        # What was scanned of the slide; MIRAX slides are mostly empty beyond.
+        part = plane.bounds.clip(Box(0, 0, *plane.shape_px))
+        rgb = read_whole(plane, part, "drawing", cores(), bar)
     # The coarsest level that still has a cell for every pixel.
     cell_um = heatmap.mpp * heatmap.grid.stride
     level = 0
     while level + 1 < len(heatmap.shapes) and cell_um * 2 <= um_per_px:
         level, cell_um = level + 1, cell_um * 2
     values = heatmap.read(Box(0, 0, *heatmap.shapes[level]), level)
-    shown = spread(values, plane.shape_px, um_per_px / cell_um)
+    shown = spread(values, part, um_per_px / cell_um)
     title = f"{slide_path.name}   model {heatmap.settings['model']['name']}   research use only"
     with replacing(out) as beside:
         picture(rgb, shown, um_per_px, title).save(beside, format="PNG")
-    click.echo(f"{out}: {plane.shape_px[1]} x {plane.shape_px[0]} px at {um_per_px:.3g} um/px")
+    click.echo(f"{out}: {part.shape[1]} x {part.shape[0]} px at {um_per_px:.3g} um/px")

@@ -60,21 +60,27 @@ def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
 
     from slidescan.job import Job, Options
 
+    options["device"] = options["device"] or "cpu"
     job = Job(Options(**options), Terminal())
 
     def scan_slide(slide: Path, target: Path) -> Summary:
         summary = job.run(slide, target)
-        if summary.megapixels or not summary.scanned:
+        if not summary.complete_before:
             click.echo(
                 f"{target}: {summary.rows} x {summary.columns} cells, {summary.scanned} scanned, "
                 f"{summary.megapixels:.1f} Mpx in {summary.seconds:.1f} s"
             )
         return summary
 
-    if single:
-        scan_slide(slides[0], out)
-    else:
-        _scan_all(targets, out, scan_slide)
+    try:
+        if single:
+            scan_slide(slides[0], out)
+        else:
+            _scan_all(targets, out, scan_slide)
+    except KeyboardInterrupt as error:
+        raise SlidescanError(
+            "interrupted; what was finished stays, the same command goes on from there"
+        ) from error
 
 
 def _targets(slides: tuple[Path, ...], folder: Path) -> dict[Path, Path]:
@@ -89,41 +95,57 @@ def _targets(slides: tuple[Path, ...], folder: Path) -> dict[Path, Path]:
     return targets
 
 
+COLUMNS = ["slide", "map", "status", "message", "rows", "columns", "scanned", "seconds"]
+
+
 def _scan_all(
     targets: dict[Path, Path], folder: Path, scan_slide: Callable[[Path, Path], Summary]
 ) -> None:
     """Attempt every slide, say in manifest.csv what became of each, fail if any did."""
-    from slidescan.files import check_folder, replacing, writing
+    from slidescan.files import check_folder, writing
 
     check_folder(folder)
     with writing(folder):
         folder.mkdir(exist_ok=True)
-    rows: list[dict[str, object]] = []
+    failed = 0
     for target, slide in targets.items():
-        row: dict[str, object] = {"slide": slide, "map": target, "status": "done", "message": ""}
+        row: dict[str, object] = {"slide": slide, "map": target.name, "status": "done"}
         try:
             summary = scan_slide(slide, target)
-            row |= {
-                "rows": summary.rows,
-                "columns": summary.columns,
-                "scanned": summary.scanned,
-                "seconds": summary.seconds,
-            }
+            if summary.complete_before:
+                row["status"] = "done before"
+            else:
+                row["seconds"] = summary.seconds
+            row |= {name: getattr(summary, name) for name in ("rows", "columns", "scanned")}
         except SlidescanError as error:
             click.echo(f"Error: {error}", err=True)
             row |= {"status": "failed", "message": error}
         except Exception as error:  # a bug, but the night's other slides must not pay for it
             traceback.print_exc()
             row |= {"status": "failed", "message": f"{type(error).__name__}: {error}"}
-        rows.append(row)
-        with replacing(folder / "manifest.csv") as beside, beside.open("w", newline="") as file:
-            columns = ["slide", "map", "status", "message", "rows", "columns", "scanned", "seconds"]
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-    failed = sum(row["status"] == "failed" for row in rows)
+        failed += row["status"] == "failed"
+        _note(folder / "manifest.csv", row)
     if failed:
         raise SlidescanError(
-            f"{failed} of {len(rows)} slides failed, see {folder / 'manifest.csv'}; "
+            f"{failed} of {len(targets)} slides failed, see {folder / 'manifest.csv'}; "
             "the same command tries them again"
         )
+
+
+def _note(manifest: Path, row: dict[str, object]) -> None:
+    """Put a map's row into the manifest, which other processes may be writing as well."""
+    from slidescan.files import lock, release, replacing
+
+    held = lock(manifest, timeout_s=60)
+    try:
+        rows: dict[object, dict[str, object]] = {}
+        if manifest.exists():
+            with manifest.open(newline="") as file:
+                rows = {old["map"]: dict(old) for old in csv.DictReader(file)}
+        rows[row["map"]] = row
+        with replacing(manifest) as beside, beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows.values())
+    finally:
+        release(held)

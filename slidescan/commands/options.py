@@ -28,7 +28,7 @@ def engine_options(command: F) -> F:
             type=click.IntRange(1),
             help="Processors to use. [default: all that this process may use]",
         ),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
+        click.option("--device", help="cpu, cuda, cuda:1, ... [default: cpu; of a map, its own]"),
         click.option(
             "--engine",
             type=click.Choice(["openvino", "torch"]),

@@ -37,24 +37,21 @@ def command(
     tolerance: float | None,
     model: str,
     engine: Literal["openvino", "torch"] | None,
-    device: str,
+    device: str | None,
     threads: int | None,
 ) -> None:
     """Read random cells of MAP again from SLIDE as 96 x 96 px patches, score each alone, compare.
 
-    Exit code 1 if any differs by more than the tolerance. Takes the engine that made the map
-    unless told otherwise.
+    Exit code 1 if any differs by more than the tolerance. Takes the engine and the device that
+    made the map unless told otherwise.
     """
-    import numpy as np
-
     from slidescan.engines import TOLERANCE, choose, cores, make_engine
     from slidescan.errors import MapError
-    from slidescan.geometry import Box
     from slidescan.model import load
-    from slidescan.scan import score_patches
+    from slidescan.verification import compare, draw
 
     heatmap = open_map(map_path)
-    settings, grid = heatmap.settings, heatmap.grid
+    settings = heatmap.settings
     loaded = load(model)
     if loaded.card.weights_sha256 != settings["model"]["sha256"]:
         raise MapError(
@@ -62,37 +59,28 @@ def command(
             f"{settings['model']['sha256'][:12]}..., {model} has "
             f"{loaded.card.weights_sha256[:12]}...; name the right one with --model"
         )
-    tolerance = TOLERANCE[settings["precision"]] if tolerance is None else tolerance
-    choice = np.flatnonzero(heatmap.mask)
-    if not len(choice):
+    drawn = draw(heatmap.mask, cells, seed)
+    if not drawn:
         click.echo(f"{map_path}: no cell was scanned, nothing to compare")
         return
-    drawn = np.random.default_rng(seed).choice(choice, min(cells, len(choice)), replace=False)
-    rows, columns = (n.tolist() for n in np.unravel_index(np.sort(drawn), grid.shape))
-    boxes = [Box(r, c, r + 1, c + 1) for r, c in zip(rows, columns, strict=True)]
     precision = settings["precision"]
-    chosen = engine or (settings["engine"] if device == settings["device"] else None)
+    if device is None:
+        device, engine = settings["device"], engine or settings["engine"]
     infer = make_engine(
         loaded.network,
-        choose(chosen, device, precision),
+        choose(engine, device, precision),
         device,
         precision,
         threads or cores(),
     )
-    with open_slide_of(heatmap, slide_path) as slide:
-        plane = slide.plane(heatmap.mpp)
-        there = np.array([heatmap.read(box)[0, 0] for box in boxes])
-        here = np.empty_like(there)
-        with bar("verifying", len(boxes), "cell") as progress:
-            for i, p in enumerate(score_patches(boxes, grid, plane, infer)):
-                here[i] = p
-                progress.update()
-    off = np.abs(there - here)
-    worst = int(off.argmax())
+    with open_slide_of(heatmap, slide_path) as slide, bar("verifying", len(drawn), "cell") as done:
+        found = compare(heatmap, slide.plane(heatmap.mpp), infer, drawn, done.update)
+    tolerance = TOLERANCE[precision] if tolerance is None else tolerance
+    cell = drawn[found.worst]
     line = (
-        f"{map_path}: {len(boxes)} cells scored as patches, largest difference {off[worst]:.2g} "
-        f"at cell ({boxes[worst].y0}, {boxes[worst].x0}), tolerance {tolerance:g}"
+        f"{map_path}: {len(drawn)} cells scored as patches, largest difference {found.largest:.2g} "
+        f"at cell ({cell.y0}, {cell.x0}), tolerance {tolerance:g}"
     )
-    if not off[worst] <= tolerance:
+    if not found.largest <= tolerance:
         raise MapError(f"{line}: the map does NOT equal the patch classifier")
     click.echo(line)

@@ -37,17 +37,17 @@ def cores() -> int:
 
 
 def choose(name: Name | None, device: str, precision: Precision) -> Name:
-    """The engine for a device: OpenVINO on the CPU and torch on anything else, unless named.
+    """The engine for a device unless it is named: OpenVINO on the CPU, else and for fp16 torch.
 
     Raises `ConfigError` for a device that is not there or a combination that does not exist.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ConfigError(f"--device {device}: not a device; use cpu, cuda or e.g. cuda:1")
-    chosen: Name = name or ("openvino" if device == "cpu" else "torch")
+    chosen: Name = name or ("openvino" if device == "cpu" and precision != "fp16" else "torch")
     if chosen == "openvino" and device != "cpu":
         raise ConfigError(f"--engine openvino runs on the cpu, not {device}; use --engine torch")
     if chosen == "openvino" and precision == "fp16":
-        raise ConfigError("--precision fp16 is not for the cpu; use bf16 or fp32")
+        raise ConfigError("--engine openvino has no fp16; use --engine torch, or bf16 or fp32")
     there = cuda.device_count()
     if device != "cpu" and int(device.partition(":")[2] or 0) >= there:
         raise ConfigError(f"--device {device}: torch finds {there} CUDA devices; use --device cpu")

@@ -47,6 +47,8 @@ class OpenVINOEngine:
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
+                # Kernels it keeps, of all shapes; the default grows to hundreds of megabytes.
+                "CPU_RUNTIME_CACHE_CAPACITY": 256,
             },
         )
         self._request = self._compiled.create_infer_request()

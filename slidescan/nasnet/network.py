@@ -96,6 +96,11 @@ def _centre(field: Field) -> tuple[Crop, Field]:
             f"plan: its field of view is {field.size} px, an odd number, which cannot be centred "
             f"on a patch of {PATCH_PX} px; make one kernel of the stem even"
         )
+    if field.stride % 2:
+        raise ConfigError(
+            "plan: it has no stride, so its field of view cannot be centred on a cell; give the "
+            "stem a stride of 2 or add a reduction cell"
+        )
     if field.size > PATCH_PX:
         raise ConfigError(
             f"plan: it needs a margin of {field.size // 2 - 1} px on each side and a patch of "

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,18 +47,25 @@ class Patches:
     def split(self) -> tuple[Patches, Patches]:
         """(training, validation), decided by each id alone, so it never changes.
 
-        Raises `DataError` where one of them lacks a class.
+        Both keep the order of the ids, and are views where training comes first, as
+        `load_patches` reads it: all of PatchCamelyon is 6 GB. Raises `DataError` where one of
+        them lacks a class.
         """
         held_out = np.array([in_validation(i) for i in self.ids], dtype=bool)
-        for name, part in (
-            ("training", self.labels[~held_out]),
-            ("validation", self.labels[held_out]),
-        ):
-            if len(np.unique(part)) < 2:
+        border = len(self) - int(held_out.sum())
+        ordered = (
+            self.take(np.argsort(held_out, kind="stable")) if held_out[:border].any() else self
+        )
+        training, validation = ordered._part(slice(border)), ordered._part(slice(border, None))
+        for name, part in ("training", training), ("validation", validation):
+            if len(np.unique(part.labels)) < 2:
                 raise DataError(
                     f"{name}: its {len(part)} patches do not have both labels; add more patches"
                 )
-        return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
+        return training, validation
+
+    def _part(self, rows: slice) -> Patches:
+        return Patches(self.ids[rows], self.pixels[rows], self.labels[rows])
 
 
 def in_validation(patch_id: str) -> bool:
@@ -68,13 +77,18 @@ def in_validation(patch_id: str) -> bool:
     return int.from_bytes(digest[:8], "big") < VALIDATION_SHARE * 2**64
 
 
-def load_patches(root: Path, progress: Callable[..., Any] | None = None) -> Patches:
-    """Read all labelled patches under `root`; `progress` wraps the files (tqdm's signature).
+def load_patches(
+    root: Path, progress: Callable[..., Any] | None = None, only: Path | None = None
+) -> Patches:
+    """Read the labelled patches under `root`: training first, each side sorted by id.
 
-    Raises `DataError` where the layout, a label or an image is not as described above.
+    `progress` wraps the files (tqdm's signature). `only` is a text file with an id, or a unique
+    beginning of one, per line; blank lines and lines that start with # say nothing. Raises
+    `DataError` where the layout, a label, an image or a line is not as described.
     """
     labels = _read_labels(root / "train_labels.csv")
-    ids = tuple(sorted(labels))
+    chosen = _read_ids(only, sorted(labels)) if only else labels
+    ids = tuple(sorted(chosen, key=lambda i: (in_validation(i), i)))
     pixels = np.empty((len(ids), PATCH_PX, PATCH_PX, 3), np.uint8)
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         # Pillow warns of tags that nobody needs, or of what it then refuses.
@@ -114,6 +128,30 @@ def _read_labels(path: Path) -> dict[str, int]:
     for missing in {0, 1} - set(labels.values()):
         raise DataError(f"{path}: no patch has label {missing}; a classifier needs both")
     return labels
+
+
+def _read_ids(path: Path, known: list[str]) -> set[str]:
+    """Those of the sorted ids `known` that the lines of `path` name."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    chosen: set[str] = set()
+    unclear: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line or line.startswith("#"):
+            continue
+        first, end = bisect_left(known, line), bisect_left(known, line + chr(sys.maxunicode))
+        if end - first == 1 or known[first:end][:1] == [line]:
+            chosen.add(known[first])
+        else:
+            unclear.append(f"line {number}, {line[:60]!r}, matches {end - first}")
+    if unclear:
+        raise DataError(
+            f"{path}: {unclear[0]} labelled patches instead of one (such lines: "
+            f"{len(unclear)}); correct --ids or --data"
+        )
+    return chosen
 
 
 def _read_patch(path: Path) -> NDArray[np.uint8]:

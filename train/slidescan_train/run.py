@@ -28,11 +28,12 @@ PCAM_MPP = 0.972
 MODEL = "model.safetensors"
 
 
-def run(config: TrainConfig, data: Path, out: Path) -> Epoch:
+def run(config: TrainConfig, data: Path, out: Path, ids: Path | None = None) -> Epoch:
     """Train on `data` and keep in the folder `out`, after every epoch, the averaged weights.
 
     There is no choice of the best epoch: the validation patches would no longer be held out.
-    Returns the last epoch. A folder with an earlier run's model is refused.
+    `ids` lists the patches to take, see `load_patches`; without it, all are. Returns the last
+    epoch. A folder with an earlier run's model is refused.
     """
     Network(config.plan)  # Refuses a plan that does not fit before minutes of reading.
     check_folder(out)
@@ -43,7 +44,7 @@ def run(config: TrainConfig, data: Path, out: Path) -> Epoch:
     # That the folder can be written to shows here, and bad data leaves no settings behind.
     with replacing(out / "config.yaml") as beside:
         beside.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        training, validation = load_patches(data, progress).split()
+        training, validation = load_patches(data, progress, only=ids).split()
     kept = Run(config, out, training, validation)
     with kept.bar:
         train(config, training, validation, kept.on_step, kept.on_epoch)
