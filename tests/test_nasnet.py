@@ -276,34 +276,38 @@ def test_margins(genotype: Genotype, separables: int, margins: tuple[int, int]) 
 
 def test_crops_of_a_normal_cell() -> None:
     # Margin 2: a 5x5 uses it, a 3x3 leaves 1, the identity 2.
-    assert crops(NORMAL, 1, (2, 2)) == Crops(
+    assert crops(NORMAL) == Crops(
         branches=((0, 1), (0, 1), (1, 2), (1, 1), (1, 2)), output=(2, 0, 0, 0, 0, 0)
     )
 
 
 def test_crops_of_a_reduction_cell() -> None:
-    # Step 0 is read again by the 3x3s of steps 3 and 4, 2 input cells on each side, so it may
-    # spend 5 - 2 = 3: sep 5 (2) after a crop of 1, sep 7 (3) after none. The other steps spend 5:
-    # max or average (1) after 4, sep 7 (3) after 2, sep 5 (2) after 3. Step 1 reaches step 3's sum
-    # as it is, for it was computed without the rim that only step 0's readers need.
-    assert crops(REDUCTION, 1, (5, 5)) == Crops(
-        branches=((1, 0), (4, 2), (4, 3), (0, 0), (0, 4)), output=(0, 0, 0, 0)
-    )
-
-
-def test_each_input_is_cropped_from_its_own_margin() -> None:
-    # CURRENT has just the 4 it needs; PREVIOUS saw less before, so 3 more cells of it are there.
-    assert crops(REDUCTION, 1, (4, 8)) == Crops(
-        branches=((0, 3), (3, 5), (3, 6), (0, 0), (0, 3)), output=(0, 0, 0, 0)
+    # CURRENT has a margin of 4, PREVIOUS of 5. Step 0 is read again by the 3x3s of steps 3 and 4,
+    # 2 input cells on each side, so sep 5 (2) uses the rest of 4 and sep 7 (3) that of 5. In the
+    # other steps max or average (1) leaves 3 of CURRENT, sep 7 (3) 2 and sep 5 (2) 3 of PREVIOUS.
+    # Step 1 reaches step 3's sum as it is, for it was computed without the rim that only step 0's
+    # readers need.
+    assert crops(REDUCTION) == Crops(
+        branches=((0, 0), (3, 2), (3, 3), (0, 0), (0, 3)), output=(0, 0, 0, 0)
     )
 
 
 def test_crops_of_a_reduction_cell_with_double_separables() -> None:
-    # Sep 5 reaches 2 + 2 * 2 = 6, sep 7 3 + 2 * 3 = 9, sep 3 behind the stride 2 output cells.
-    # Step 0 may spend 13 - 4 = 9. Step 3's average reads it with reach 1 where 2 are there: crop 1.
-    assert crops(REDUCTION, 2, (13, 13)) == Crops(
-        branches=((3, 0), (12, 4), (12, 7), (0, 1), (0, 12)), output=(0, 0, 0, 0)
+    # Margins 10 and 13. Sep 5 reaches 2 + 2 * 2 = 6, sep 7 3 + 2 * 3 = 9, sep 3 behind the stride 2
+    # output cells. Step 3's average reads step 0 with reach 1 where 2 are there: crop 1.
+    assert crops(REDUCTION, separables=2) == Crops(
+        branches=((0, 0), (9, 4), (9, 7), (0, 1), (0, 9)), output=(0, 0, 0, 0)
     )
+
+
+def test_what_a_cell_does_not_need_of_an_input_is_left_out() -> None:
+    seen = Field(0, 24, 2)
+    # Of one state as both inputs a reduction needs 4 and 5 cells, so CURRENT loses 1.
+    cell = Cell(REDUCTION, 3, 1, (5, seen), (7, seen))
+    assert [part.onto[-1].cells for part in (cell.current, cell.previous)] == [1, 0]
+    # PREVIOUS saw 2 * 3 cells less, so it has 3 more on each side; CURRENT's 4 reach furthest.
+    cell = Cell(REDUCTION, 3, 1, (5, seen), (7, Field(0, 12, 2)))
+    assert [part.onto[-1].cells for part in (cell.current, cell.previous)] == [0, 2]
 
 
 def test_a_state_that_leaves_the_cell_is_cropped_behind_its_readers() -> None:
@@ -314,13 +318,13 @@ def test_a_state_that_leaves_the_cell_is_cropped_behind_its_readers() -> None:
     )  # fmt: skip
     # Step 0 keeps the rim of 1 that step 1 reads, and loses it before the concatenation.
     assert needs(chain) == (2, 2)
-    assert crops(chain, 1, (2, 2)) == Crops(branches=((0, 0), (0, 1)), output=(1, 0))
+    assert crops(chain) == Crops(branches=((0, 0), (0, 1)), output=(1, 0))
 
 
 def test_a_reduction_cannot_pass_its_input_on() -> None:
     leaky = Genotype(stride=2, steps=REDUCTION.steps, output=(1, 3))
     with pytest.raises(ValueError, match="a strided cell cannot pass its input on"):
-        crops(leaky, 1, needs(leaky))
+        crops(leaky)
 
 
 def test_a_cell_tells_the_field_it_has() -> None:

@@ -64,14 +64,14 @@ def _branch(branch: Branch, crop: int, stride: int, channels: int, separables: i
     return nn.Sequential(Crop(crop), made)
 
 
-def _onto(seen: Field, target: Field) -> tuple[nn.Sequential, Field]:
+def _onto(seen: Field, target: Field) -> tuple[nn.Module, Field]:
     """Bring a state with field `seen` onto the grid of `target`, and say what it then sees.
 
     A state of half the stride is averaged 3x3 at stride 2: the published factorised reduction
     samples positions 2i and 2i + 1, whose centre lies half a cell off the odd kernels beside it.
     """
     if seen.stride == target.stride:
-        return nn.Sequential(), seen
+        return nn.Identity(), seen
     field = seen.then(3, 2)
     # Whichever of two positions is centred like the target's.
     phase = (target.size - field.size) // (2 * seen.stride) % 2
@@ -79,11 +79,14 @@ def _onto(seen: Field, target: Field) -> tuple[nn.Sequential, Field]:
 
 
 class _Adjust(nn.Module):
-    """ReLU, 1x1 convolution and BN: a cell's input brought to the cell's grid and filters."""
+    """ReLU, 1x1 convolution and BN: a cell's input brought to the cell's grid and filters.
 
-    def __init__(self, channels: int, filters: int, seen: Field, target: Field) -> None:
+    Of the input, `trim` cells of the cell's grid on each side are not needed and left out.
+    """
+
+    def __init__(self, channels: int, filters: int, onto: nn.Module, trim: int) -> None:
         super().__init__()
-        self.onto, self.field = _onto(seen, target)
+        self.onto = nn.Sequential(onto, Crop(trim))
         self.relu = nn.ReLU()
         self.conv = nn.Conv2d(channels, filters, 1, bias=False)
         self.bn = norm(filters)
@@ -118,21 +121,23 @@ class Cell(nn.Module):
         self.sources = tuple(tuple(b.source for b in step) for step in genotype.steps)
         self.output = genotype.output
         self.channels = filters * len(genotype.output)
-        self.current = _Adjust(current[0], filters, current[1], current[1])
-        self.previous = _Adjust(previous[0], filters, previous[1], current[1])
 
-        # The output sees what either input sees beyond the cells that are read of it.
-        inputs = self.current.field, self.previous.field
-        jump = current[1].stride
-        size = max(
-            seen.size + 2 * need * jump
-            for seen, need in zip(inputs, needs(genotype, separables), strict=True)
+        # The output sees what either input sees in the cells that are read of it.
+        seen, jump = current[1], current[1].stride
+        onto, seen_before = _onto(previous[1], seen)
+        read, read_before = (
+            field.crop(need)
+            for field, need in zip((seen, seen_before), needs(genotype, separables), strict=True)
         )
+        size = max(read.size, read_before.size)
+        trim, rest = divmod(size - read.size, 2 * jump)
+        trim_before, rest_before = divmod(size - read_before.size, 2 * jump)
+        if rest or rest_before or seen_before.stride != jump:
+            raise ValueError(f"{seen_before} cannot be aligned with {seen}")
         self.field = Field(0, size, jump * genotype.stride)
-        margins = tuple(divmod(size - seen.size, 2 * jump) for seen in inputs)
-        if any(rest for _, rest in margins) or inputs[1].stride != jump:
-            raise ValueError(f"{inputs[1]} cannot be aligned with {inputs[0]}")
-        cut = crops(genotype, separables, (margins[0][0], margins[1][0]))
+        self.current = _Adjust(current[0], filters, nn.Identity(), trim)
+        self.previous = _Adjust(previous[0], filters, onto, trim_before)
+        cut = crops(genotype, separables)
         self.steps = nn.ModuleList(
             nn.ModuleList(
                 _branch(branch, crop, genotype.stride, filters, separables)

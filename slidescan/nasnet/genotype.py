@@ -121,12 +121,10 @@ class Crops:
     """For each concatenated state, its crop in cells of that state."""
 
 
-def crops(genotype: Genotype, separables: int, margins: tuple[int, int]) -> Crops:
-    """Align all branches where the inputs have `margins` cells per side around the output.
-
-    Margins are those of CURRENT and PREVIOUS, each at least what `needs` says.
-    """
+def crops(genotype: Genotype, separables: int = 1) -> Crops:
+    """Align all branches where each input has just the margin that `needs` says."""
     stride, after = genotype.stride, _after(genotype, separables)
+    margins = needs(genotype, separables)
 
     def branch_crop(branch: Branch, state: int) -> int:
         if branch.source < FIRST_STEP:
