@@ -52,7 +52,7 @@ class Field:
         return (outputs - 1) * self.stride + self.size
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Box:
     """Half-open rectangle [y0, y1) x [x0, x1) in whichever frame its owner names."""
 

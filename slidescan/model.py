@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Annotated
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 
 from slidescan.errors import ConfigError, ModelError, describe
 from slidescan.files import replacing
 from slidescan.nasnet import Network, Plan
+from slidescan.nasnet.plan import Settings
 
 DEFAULT = "default"
 """The shipped model that commands take unless told otherwise."""
 
 
-class Validation(BaseModel):
+class Validation(Settings):
     """Scores on the held-out patches."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     patches: int
     auc: float
@@ -31,10 +30,8 @@ class Validation(BaseModel):
     nll: float
 
 
-class Card(BaseModel):
+class Card(Settings):
     """What a user has to know of the weights, and what loading them checks."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     plan: Plan

@@ -26,7 +26,6 @@ Twice as much scans a little faster in more than twice the memory (1.9 against 0
 READ_AHEAD = 2
 """Tiles that wait for inference, per reading thread."""
 
-
 STEP_CELLS = 16
 """Tiles are cut to multiples of this: engines keep compiled kernels for every shape they meet."""
 

@@ -137,7 +137,7 @@ def test_split_partitions(box: Box, side: int) -> None:
     )
     assert sum(part.area for part in parts) == box.area  # so none lies outside the box
     assert all(0 < n <= side for part in parts for n in part.shape)
-    assert parts == sorted(parts)  # row by row
+    assert parts == sorted(parts, key=lambda part: (part.y0, part.x0))  # row by row
 
 
 @LAWS

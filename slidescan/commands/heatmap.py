@@ -107,16 +107,17 @@ def _scan_all(
     check_folder(folder)
     with writing(folder):
         folder.mkdir(exist_ok=True)
+    manifest = folder / "manifest.csv"
+    _read_manifest(manifest)  # a stranger's is refused before the first slide, not after it
     failed = 0
     for target, slide in targets.items():
         row: dict[str, object] = {"slide": slide, "map": target.name, "status": "done"}
         try:
             summary = scan_slide(slide, target)
-            if summary.complete_before:
-                row["status"] = "done before"
-            else:
-                row["seconds"] = summary.seconds
             row |= {name: getattr(summary, name) for name in ("rows", "columns", "scanned")}
+            row["seconds"] = summary.seconds
+            if summary.complete_before:
+                row |= {"status": "done before", "seconds": ""}
         except SlidescanError as error:
             click.echo(f"Error: {error}", err=True)
             row |= {"status": "failed", "message": error}
@@ -124,12 +125,28 @@ def _scan_all(
             traceback.print_exc()
             row |= {"status": "failed", "message": f"{type(error).__name__}: {error}"}
         failed += row["status"] == "failed"
-        _note(folder / "manifest.csv", row)
+        _note(manifest, row)
     if failed:
         raise SlidescanError(
-            f"{failed} of {len(targets)} slides failed, see {folder / 'manifest.csv'}; "
+            f"{failed} of {len(targets)} slides failed, see {manifest}; "
             "the same command tries them again"
         )
+
+
+def _read_manifest(path: Path) -> dict[object, dict[str, object]]:
+    """The rows by their maps; none where there is no manifest yet."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != COLUMNS:
+                raise SlidescanError(
+                    f"{path}: not slidescan's, so left alone; choose another --out"
+                )
+            return {row["map"]: dict(row) for row in reader}
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SlidescanError(f"{path}: cannot be read: {error}") from error
 
 
 def _note(manifest: Path, row: dict[str, object]) -> None:
@@ -138,12 +155,14 @@ def _note(manifest: Path, row: dict[str, object]) -> None:
 
     held = lock(manifest, timeout_s=60)
     try:
-        rows: dict[object, dict[str, object]] = {}
-        if manifest.exists():
-            with manifest.open(newline="") as file:
-                rows = {old["map"]: dict(old) for old in csv.DictReader(file)}
+        rows = _read_manifest(manifest)
+        if row["status"] == "done before":  # what it took stands in the row of that time
+            row["seconds"] = rows.get(row["map"], row).get("seconds", "")
         rows[row["map"]] = row
-        with replacing(manifest) as beside, beside.open("w", newline="") as file:
+        with (
+            replacing(manifest) as beside,
+            beside.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows.values())

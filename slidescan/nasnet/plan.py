@@ -6,15 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1)]
+# Strict: pydantic would take `true` as 1.
+Count = Annotated[int, Field(ge=1, strict=True)]
 Channel = Annotated[float, Field(gt=0, lt=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Settings(BaseModel):
+    """Values that do not change; unknown keys, infinities and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class StemPlan(_Part):
+class StemPlan(Settings):
     """One dense convolution before the cells. One of them has an even kernel: odd kernels alone
     give a field of 95 px, half a pixel off the label region."""
 
@@ -23,7 +26,7 @@ class StemPlan(_Part):
     filters: Count = 32
 
 
-class CellPlan(_Part):
+class CellPlan(Settings):
     """One cell; its output has 6 (normal) or 4 (reduction) times `filters` channels."""
 
     kind: Literal["normal", "reduction"]
@@ -32,7 +35,7 @@ class CellPlan(_Part):
     """Convolutions per separable branch: 2 as published, 1 for a smaller margin."""
 
 
-class HeadPlan(_Part):
+class HeadPlan(Settings):
     """Pools the central grid, then classifies: the label says "any tumour in the centre"."""
 
     pool: Literal["mean", "max"] = "mean"
@@ -40,7 +43,7 @@ class HeadPlan(_Part):
     """Side of the pooled grid, in cells of the last stride."""
 
 
-class Plan(_Part):
+class Plan(Settings):
     """Everything that determines a network but its weights."""
 
     arch: Literal["nasnet-a"] = "nasnet-a"

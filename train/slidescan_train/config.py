@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from slidescan.errors import ConfigError, describe
-from slidescan.nasnet.plan import CellPlan, Plan, StemPlan
+from slidescan.nasnet.plan import CellPlan, Count, Plan, Settings, StemPlan
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+# Not strict, as counts are: YAML 1.1 reads 3e-3 as a string.
 Positive = Annotated[float, Field(gt=0)]
-# Strict: pydantic would take `true` as 1. Not for floats, as YAML 1.1 reads 3e-3 as a string.
-Count = Annotated[int, Field(ge=1, strict=True)]
 
 DEFAULT_PLAN = Plan(
     # Dense convolutions where there are many pixels, cells where there are few: on a CPU
@@ -32,11 +31,7 @@ DEFAULT_PLAN = Plan(
 )
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class AugmentConfig(_Part):
+class AugmentConfig(Settings):
     """What a patch goes through, drawn anew each time it is shown."""
 
     d4: bool = True
@@ -53,7 +48,7 @@ class AugmentConfig(_Part):
     """How often a Gaussian blur (3 or 5 px) stands in for a slide out of focus."""
 
 
-class TrainConfig(_Part):
+class TrainConfig(Settings):
     """One training run. Rates are per optimiser step, times in epochs."""
 
     plan: Plan = DEFAULT_PLAN
