@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from slidescan.engines import cores, make_engine
+from slidescan.engines import make_engine
 from slidescan.geometry import Box, Grid
+from slidescan.machine import cores
 from slidescan.model import load
 from slidescan.scan import TILE_PX, Engine, plan_work, scan
 from slidescan.slide import Plane, Slide

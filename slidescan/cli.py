@@ -9,7 +9,7 @@ import click
 
 from slidescan.errors import SlidescanError
 
-COMMANDS = ("heatmap", "verify", "export", "train")
+COMMANDS = ("heatmap", "verify", "export", "train", "data", "augment", "lr-find", "runs")
 
 
 class Commands(click.Group):
@@ -23,7 +23,8 @@ class Commands(click.Group):
         """The function `command` of slidescan.commands.NAME."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"slidescan.commands.{cmd_name}").command
+        module = import_module(f"slidescan.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from slidescan import engines, model, scan, tissue
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
+from slidescan.machine import cores
 from slidescan.record import JSON
 from slidescan.slide import Plane, Slide
 from slidescan.store import Heatmap, check_target
@@ -89,7 +90,7 @@ class Job:
     def __init__(self, options: Options, report: Report) -> None:
         self.options = options
         self.report = report
-        self.threads = options.threads or engines.cores()
+        self.threads = options.threads or cores()
         self.engine_name = engines.choose(options.engine, options.device, options.precision)
         self.model = model.load(options.model)
 

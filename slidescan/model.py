@@ -44,6 +44,8 @@ class Card(Settings):
     data: str
     split: str
     validation: Validation
+    teacher: str | None = None
+    """The network it was distilled from."""
     reproduce: str
     """The command that made the weights."""
     versions: dict[str, str]

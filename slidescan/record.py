@@ -20,7 +20,7 @@ def differences(there: Mapping[str, JSON], here: Mapping[str, JSON]) -> list[str
     >>> differences({"model": {"sha256": "ab", "name": "x"}}, {"model": {"sha256": "cd"}})
     ['model.name: "x" there, absent here', 'model.sha256: "ab" there, "cd" here']
     """
-    old, new = _flat(strict(there)), _flat(strict(here))
+    old, new = flat(strict(there)), flat(strict(here))
     return [
         f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} here"
         for key in sorted(old.keys() | new.keys())
@@ -28,12 +28,18 @@ def differences(there: Mapping[str, JSON], here: Mapping[str, JSON]) -> list[str
     ]
 
 
-def _flat(settings: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
-    """Nested settings as {"model.sha256": '"ab.."'}, the values in JSON."""
-    flat: dict[str, str] = {}
+def flat(settings: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
+    """Nested settings by their path, the values in JSON.
+
+    >>> flat({"plan": {"cells": [{"kind": "normal"}], "mean": [0.7, 0.5]}, "clip": None})
+    {'plan.cells.0.kind': '"normal"', 'plan.mean': '[0.7, 0.5]', 'clip': 'null'}
+    """
+    found: dict[str, str] = {}
     for key, value in settings.items():
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(i): item for i, item in enumerate(value)}
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = json.dumps(value)
-    return flat
+            found[prefix + key] = json.dumps(value, default=str)
+    return found

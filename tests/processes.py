@@ -22,6 +22,7 @@ if _FORKS:
             f"slidescan.{name}"
             for name in ("commands.heatmap", "job", "engines.torch", "slide", "store", "tissue")
         ]
+        + ["slidescan_train.run"]
     )
 
 

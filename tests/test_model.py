@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from slidescan_train.data import in_validation
+from slidescan_train.data.splits import in_validation
 
 from slidescan import model
 from slidescan.engines.openvino import OpenVINOEngine

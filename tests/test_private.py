@@ -62,17 +62,17 @@ def test_a_scan_opens_no_socket(section: Path, tiny_model: Path, tmp_path: Path)
 
 
 def test_a_training_opens_no_socket(tmp_path: Path) -> None:
-    pytest.importorskip("albumentations")
+    pytest.importorskip("slidescan_train.augment")
     import patches
 
     data = patches.write(tmp_path / "data", patches.make(120))
     config = tmp_path / "config.yaml"
     plan = networks.plan("4/2 3 4/2", "R", filters=2, dense=4).model_dump(mode="json")
-    config.write_text(yaml.safe_dump({"plan": plan, "epochs": 1, "batch": 16}))
+    config.write_text(yaml.safe_dump({"plan": plan, "epochs": 1, "batch": 16, "micro_batch": 16}))
     out = tmp_path / "run"
     done = guarded(TRAIN, "train", "--data", data, "--config", config, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert (out / "model.json").exists()
+    assert (out / "last.json").exists()
 
 
 @pytest.mark.parametrize(

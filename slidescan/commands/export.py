@@ -23,11 +23,11 @@ def command() -> None:
 )
 def png(map_path: Path, slide_path: Path, out: Path, size: int) -> None:
     """The slide, and beside it the slide with the map over it, with scale bar and key."""
-    from slidescan.engines import cores
     from slidescan.errors import WriteError
     from slidescan.files import replacing
     from slidescan.geometry import Box
     from slidescan.job import read_whole
+    from slidescan.machine import cores
     from slidescan.overlay import picture, spread
 
     if out.suffix.lower() != ".png":

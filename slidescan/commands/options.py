@@ -39,6 +39,51 @@ def engine_options(command: F) -> F:
     return command
 
 
+def data_options(command: F) -> F:
+    """--data and what says which of its patches are taken."""
+    for option in (
+        click.option(
+            "--skip-bad", is_flag=True, help="Leave out what is wrong with the data, and list it."
+        ),
+        click.option(
+            "--cache", type=PATH, help="Folder for the packed patches. [default: within DATA]"
+        ),
+        click.option(
+            "--groups", type=PATH, help="CSV (id,slide): no slide lies on both sides of the split."
+        ),
+        click.option(
+            "--ids", type=PATH, help="Only these patches: a file with an id, or its start, a line."
+        ),
+        click.option(
+            "--data",
+            type=PATH,
+            required=True,
+            help="Kaggle's layout (train/<id>.tif, train_labels.csv), the original HDF5 files, or "
+            "a folder per class.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def settings_options(command: F) -> F:
+    """--config and --set."""
+    for option in (
+        click.option(
+            "--set",
+            "changes",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change a setting, e.g. --set learning_rate=0.01 --set augment.stain.p=0.",
+        ),
+        click.option(
+            "--config", type=PATH, help="Settings, YAML. [default: those of configs/pcam.yaml]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 mpp_option = click.option(
     "--mpp",
     type=float,
@@ -50,6 +95,19 @@ model_option = click.option(
     show_default=True,
     help="A shipped model's name, or FILE.safetensors with its card FILE.json beside it.",
 )
+
+
+@contextmanager
+def training_libraries() -> Iterator[None]:
+    """Say which extra brings a library that is missing."""
+    from slidescan.errors import ConfigError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"training needs {error.name}, which is not installed; pip install 'slidescan[train]'"
+        ) from error
 
 
 @contextmanager

@@ -4,53 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
-from slidescan.commands.options import PATH
+from slidescan.commands.options import PATH, data_options, settings_options, training_libraries
 from slidescan.errors import ConfigError, SlidescanError
 
 
 @click.command()
+@data_options
+@settings_options
 @click.option(
-    "--data", type=PATH, required=True, help="Kaggle's layout: train/<id>.tif, train_labels.csv."
+    "--out", type=PATH, help="Folder of the run. [default: runs/, named by settings and time]"
 )
 @click.option(
-    "--ids", type=PATH, help="Only these patches: a file with an id, or its start, a line."
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in --out, with its settings; begin it where there is none.",
 )
-@click.option("--config", type=PATH, help="Settings, YAML. [default: those of configs/pcam.yaml]")
-@click.option("--out", type=PATH, default="runs", show_default=True, help="Folder of the run.")
-def command(data: Path, ids: Path | None, config: Path | None, out: Path) -> None:
-    """Train the patch classifier on PatchCamelyon patches.
+@click.option("--teacher", help="Distil from a model, or from FILE.pt2 that torch.export saved.")
+@click.option("--init", "start", help="Start from a model's weights, not from random ones.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto takes a GPU where there is one.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help="Processors for each process. [default: all]"
+)
+def command(
+    out: Path | None, resume: bool, config: Path | None, changes: tuple[str, ...], **request: Any
+) -> None:
+    """Train the patch classifier on PatchCamelyon patches, or on others of 96 x 96 px.
 
-    A tenth of the patches, fixed by their ids, is held out for validation. After every epoch OUT
-    holds model.safetensors with its card, which `slidescan heatmap --model` takes.
+    OUT holds, after every epoch, best.safetensors and last.safetensors, which `slidescan heatmap
+    --model` takes, the metrics as tables, TensorBoard events and pictures. A run killed at any
+    moment goes on with --resume. Several GPUs: torchrun --no-python slidescan train ...
     """
+    if resume and out is None:
+        raise ConfigError("--resume goes on with a run: name its folder with --out")
+    if out is None:
+        name = config.stem if config else "pcam"
+        out = Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    with training_libraries():
+        from slidescan_train.config import load_config
+        from slidescan_train.history import best
+        from slidescan_train.run import CONFIG, Request, run
+    begun = out / CONFIG
+    if resume and config is None and begun.exists():
+        config = begun
     with _interruptible(out):
-        try:
-            from slidescan_train.config import load_config
-            from slidescan_train.run import run
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"training needs {error.name}, which is not installed; "
-                "pip install 'slidescan[train]'"
-            ) from error
-
-        last = run(load_config(config), data, out, ids)
-    click.echo(f"{out}/model.safetensors: validation AUC {last.auc:.4f}")
+        history = run(load_config(config, changes), Request(out=out, resume=resume, **request))
+    last, top = history[-1], best(history) or history[-1]
+    click.echo(
+        f"{out}/best.safetensors: validation AUC {top.validation_auc:.4f}, epoch {top.number}; "
+        f"last.safetensors: {last.validation_auc:.4f}, epoch {last.number}"
+    )
 
 
 @contextmanager
 def _interruptible(out: Path) -> Iterator[None]:
-    """Say what Ctrl-C leaves: other commands go on where they stopped, training does not."""
-    model = out / "model.safetensors"
-    earlier = model.exists()  # refused, but only once the libraries are imported
+    """Say what Ctrl-C leaves."""
     try:
         yield
     except KeyboardInterrupt as error:
         raise SlidescanError(
-            f"interrupted; the model of the last finished epoch is in {out}"
-            if model.exists() and not earlier
-            else "interrupted; no epoch was finished"
+            f"interrupted; --resume --out {out} goes on from the last checkpoint"
         ) from error

@@ -45,8 +45,9 @@ def command(
     Exit code 1 if any differs by more than the tolerance. Takes the engine and the device that
     made the map unless told otherwise.
     """
-    from slidescan.engines import TOLERANCE, choose, cores, make_engine
+    from slidescan.engines import TOLERANCE, choose, make_engine
     from slidescan.errors import MapError
+    from slidescan.machine import cores
     from slidescan.model import load
     from slidescan.verification import compare, draw
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
-from pathlib import Path
 from typing import Literal
 
 from torch import cuda  # not torch: the module of that name in this package would shadow it
@@ -17,23 +14,8 @@ from slidescan.scan import Engine
 Name = Literal["openvino", "torch"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-"""A container's share of the processors: microseconds of each period (cgroup v2)."""
-
 TOLERANCE: dict[str, float] = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-2}
 """How far a map's cell may be from its patch, in probability."""
-
-
-def cores() -> int:
-    """Processors this process may use: fewer than the machine's under taskset, SLURM or Docker."""
-    allowed = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    try:
-        quota, period = CPU_MAX.read_text().split()
-        return max(1, min(allowed, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or the quota "max"
-        return allowed
 
 
 def choose(name: Name | None, device: str, precision: Precision) -> Name:

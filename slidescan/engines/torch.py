@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slidescan.engines.memory import keep_freed_memory
+from slidescan.machine import keep_freed_memory
 from slidescan.nasnet import Network
 from slidescan.nasnet.network import probability
 

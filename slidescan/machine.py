@@ -1,9 +1,27 @@
-"""Memory that torch gives back on a CPU and asks for again with the next batch."""
+"""What this process may use of the machine, and how it keeps it."""
 
 from __future__ import annotations
 
 import ctypes
+import math
+import os
 import sys
+from pathlib import Path
+
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""A container's share of the processors: microseconds of each period (cgroup v2)."""
+
+
+def cores() -> int:
+    """Processors this process may use: fewer than the machine's under taskset, SLURM or Docker."""
+    allowed = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_MAX.read_text().split()
+        return max(1, min(allowed, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or the quota "max"
+        return allowed
 
 
 def keep_freed_memory() -> None:

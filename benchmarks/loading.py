@@ -1,0 +1,105 @@
+"""How fast batches are prepared, by workers and augmentation, and what each augmentation costs.
+
+    python benchmarks/loading.py [--data DIR] [--workers 0,1,2] [--seconds 10]
+
+Nothing is trained: what is measured is the loader alone. Without --data the patches are generated
+noise. "seed" are the augmentations of configs/seed.yaml. It needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from datetime import date
+from pathlib import Path
+
+import click
+import numpy as np
+from slidescan_train.augment import transforms
+from slidescan_train.config import AugmentConfig, load_config
+from slidescan_train.data import load_data
+from slidescan_train.data.patches import Patches
+from slidescan_train.loader import Loader, micro_batches, steps
+
+from slidescan.geometry import PATCH_PX
+from slidescan.machine import cores
+
+BATCH = 64
+UNCOUNTED = 5
+"""Batches at first, in which workers start."""
+OFF = {"d4": {"p": 0}, "stain": {"p": 0}, "one_of": {}, "crop": {"p": 0}}
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def noise(count: int) -> Patches:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, PATCH_PX, PATCH_PX, 3), np.uint8)
+    labels = np.arange(count, dtype=np.int64) % 2
+    return Patches.of(tuple(map(str, range(count))), pixels, labels)
+
+
+def rate(patches: Patches, config: AugmentConfig, workers: int, seconds: float) -> float:
+    """Images a second."""
+    images, number, epoch, started = 0, 0, 0, 0.0
+    with Loader(patches, config, 0, workers) as loader:
+        while True:
+            parts = [
+                part
+                for rows in steps(len(patches), BATCH, 0, epoch)
+                for part in micro_batches(rows, BATCH, 1)
+            ]
+            for batch in loader.load(epoch, parts):
+                number += 1
+                if number == UNCOUNTED:
+                    started = time.perf_counter()
+                elif number > UNCOUNTED:
+                    images += len(batch.labels)
+                    taken = time.perf_counter() - started
+                    if taken >= seconds:
+                        return round(images / taken, 1)
+            epoch += 1
+
+
+def costs(patches: Patches, config: AugmentConfig, draws: int = 300) -> dict[str, float]:
+    """Microseconds a patch of each augmentation, were it always applied; one thread."""
+    found: dict[str, float] = {}
+    rng = np.random.default_rng(0)
+    pixels = patches.pixels(rng.integers(0, len(patches), draws))
+    for name, transform in transforms(config).items():
+        transform(pixels[0], rng)
+        started = time.perf_counter()
+        for patch in pixels:
+            transform(patch, rng)
+        found[name] = round((time.perf_counter() - started) / draws * 1e6, 1)
+    return found
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Patches; without it, noise.")
+@click.option("--workers", default="0,1,2", show_default=True, help="Numbers of processes.")
+@click.option("--seconds", default=10.0, show_default=True, help="For each measurement.")
+@click.option("--patches", "count", default=8192, show_default=True, help="Of noise.")
+def main(data: Path | None, workers: str, seconds: float, count: int) -> None:
+    """Print one line of JSON."""
+    patches = load_data(data).training if data else noise(count)
+    default = load_config(None).augment
+    configs = {
+        "default": default,
+        "seed": load_config(CONFIGS / "seed.yaml").augment,
+        "off": AugmentConfig.model_validate(OFF),
+    }
+    result = {
+        "images_per_s": {
+            name: {n: rate(patches, config, int(n), seconds) for n in workers.split(",")}
+            for name, config in configs.items()
+        },
+        "us_per_patch": costs(patches, default),
+        "batch": BATCH,
+        "machine": f"{platform.machine()}, {cores()} cores",
+        "date": date.today().isoformat(),
+    }
+    click.echo(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

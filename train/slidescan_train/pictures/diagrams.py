@@ -1,0 +1,142 @@
+"""One picture of how good the validation probabilities are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from slidescan_train.pictures import measures, style
+from slidescan_train.pictures.measures import Labels, Probabilities
+
+ONE_CLASS = "undefined: the patches are all of one class"
+NORMAL_TUMOUR = ("normal", "tumour")
+
+
+def validation(
+    path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float32], title: str
+) -> None:
+    """Write a PNG: ROC, precision-recall, confusion matrix at 0.5 and reliability diagram.
+
+    Patches without a probability (NaN) are left out, and counted in the title. Raises
+    `WriteError`.
+    """
+    style.save(path, validation_figure(labels, probabilities, title))
+
+
+def validation_figure(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float32], title: str
+) -> Figure:
+    """`validation`, before it is written."""
+    known = np.isfinite(probabilities)
+    labels, p = np.asarray(labels)[known], np.asarray(probabilities)[known]
+    about = [title, f"{len(p):,} patches, {int(labels.sum()):,} with tumour"]
+    if not known.all():
+        about.append(f"{np.count_nonzero(~known):,} without a probability left out")
+    drawn, panels = style.figure(2, 2, "; ".join(filter(None, about)))
+    _roc(panels[0], labels, p)
+    _precision_recall(panels[1], labels, p)
+    _confusion(panels[2], measures.confusion(labels, p))
+    _reliability(panels[3], labels, p)
+    return drawn
+
+
+def _roc(panel: Axes, labels: Labels, p: Probabilities) -> None:
+    style.name(panel, "ROC", "false positive rate", "true positive rate")
+    _square(panel)
+    curve = measures.roc(labels, p)
+    panel.plot([0, 1], [0, 1], ":", color=style.GREY)
+    if np.isnan(curve.area):
+        return style.note(panel, f"AUC {ONE_CLASS}")
+    panel.set_title(f"ROC: AUC {curve.area:.4f}", fontsize=11)
+    panel.plot(curve.x, curve.y, color=style.BLUE)
+    (normal, false), (missed, true) = measures.confusion(labels, p).tolist()
+    at_half = false / (false + normal), true / (true + missed)
+    panel.plot(*at_half, "o", color=style.ORANGE, label="at 0.5")
+    panel.legend(fontsize=9, loc="lower right")
+
+
+def _precision_recall(panel: Axes, labels: Labels, p: Probabilities) -> None:
+    style.name(panel, "Precision-recall", "recall", "precision")
+    _square(panel)
+    curve = measures.precision_recall(labels, p)
+    if np.isnan(curve.area):
+        return style.note(panel, "average precision undefined:\nno patch has tumour")
+    panel.set_title(f"Precision-recall: average precision {curve.area:.4f}", fontsize=11)
+    panel.plot(curve.x, curve.y, color=style.BLUE, drawstyle="steps-pre")
+    share = float(labels.mean())
+    label = f"prevalence {share:.3f}"
+    panel.axhline(share, linestyle=":", color=style.GREY, label=label)
+    (_, false), (missed, true) = measures.confusion(labels, p).tolist()
+    if true + false:
+        at_half = true / (true + missed), true / (true + false)
+        panel.plot(*at_half, "o", color=style.ORANGE, label="at 0.5")
+    panel.legend(fontsize=9, loc="lower left")
+
+
+def _confusion(panel: Axes, counts: NDArray[np.int64]) -> None:
+    total = int(counts.sum())
+    title = "Confusion at 0.5: no patches"
+    if total:
+        title = f"Confusion at 0.5: accuracy {np.trace(counts) / total:.4f}"
+    style.name(panel, title, "predicted", "label")
+    panel.grid(visible=False)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(2, 2):
+        share = shares[row, column]
+        of_row = f"{share:.1%} of {NORMAL_TUMOUR[row]}" if counts[row].any() else "none"
+        colour = "white" if share > 0.5 else style.BLACK
+        text = f"{counts[row, column]:,}\n{of_row}"
+        panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=12)
+    panel.set_xticks([0, 1], NORMAL_TUMOUR)
+    panel.set_yticks([0, 1], NORMAL_TUMOUR, rotation=90, va="center")
+
+
+def _reliability(panel: Axes, labels: Labels, p: Probabilities) -> None:
+    beneath = _split(panel)
+    bins = measures.calibration(labels, p)
+    title = f"Reliability: ECE {bins.error:.4f}, Brier {measures.brier(labels, p):.4f}"
+    if not len(p):
+        title = "Reliability: no patches"
+    style.name(panel, title, "", "share with tumour")
+    _square(panel)
+    panel.tick_params(labelbottom=False)
+    panel.plot([0, 1], [0, 1], ":", color=style.GREY)
+    some = bins.counts > 0
+    spread = np.array([bins.observed - bins.low, bins.high - bins.observed])[:, some]
+    panel.errorbar(
+        bins.predicted[some],
+        bins.observed[some],
+        np.maximum(spread, 0),  # below by a rounding error where all or none have tumour
+        fmt="o-",
+        color=style.BLUE,
+        ecolor=style.SKY,
+        markersize=4,
+        label=f"{len(bins.counts)} bins, 95 % interval",
+    )
+    panel.legend(fontsize=9, loc="upper left")
+    style.name(beneath, "", "predicted P(tumour)", "patches")
+    beneath.bar(bins.edges[:-1], bins.counts, np.diff(bins.edges), align="edge", color=style.GREY)
+    beneath.set_yscale("symlog", linthresh=1)  # most are near 0 or 1, but the others count
+    beneath.set_ylim(0, max(2 * bins.counts.max(), 1))
+
+
+def _split(panel: Axes) -> Axes:
+    """Take the lower quarter of a panel for axes of their own with the same x."""
+    place, drawn = panel.get_subplotspec(), panel.get_figure(root=True)
+    assert place is not None
+    assert drawn is not None
+    rows = place.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.05)
+    panel.set_subplotspec(rows[0])
+    beneath = drawn.add_subplot(rows[1], sharex=panel)
+    beneath.spines[["top", "right"]].set_visible(False)
+    return beneath
+
+
+def _square(panel: Axes) -> None:
+    panel.set_xlim(-0.01, 1.01)
+    panel.set_ylim(-0.01, 1.02)
