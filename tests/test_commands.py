@@ -30,7 +30,7 @@ from slidescan.cli import COMMANDS, main
 from slidescan.geometry import Box
 from slidescan.model import load
 from slidescan.nasnet.network import probability
-from slidescan.overlay import colourise, picture, spread
+from slidescan.pictures.overlay import colourise, picture, spread
 from slidescan.slide import Slide
 from slidescan.store import Heatmap
 

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
+from slidescan_train import curves
 from slidescan_train.history import Epoch, Step
-from slidescan_train.pictures import curves, diagrams, grids, measures
 
 from slidescan.errors import WriteError
 from slidescan.geometry import LABEL_PX, PATCH_PX
+from slidescan.pictures import diagrams, grids, measures
 
 NAN = float("nan")
 YELLOW, BLACK = (255, 221, 0), (0, 0, 0)

@@ -40,7 +40,8 @@ def command(
     with training_libraries():
         from slidescan_train.augment import preview
         from slidescan_train.config import load_config
-        from slidescan_train.pictures.grids import grid
+
+        from slidescan.pictures.grids import grid
 
     settings = load_config(config, changes).augment
     patch_id, pixels = _patch(data, wanted)

@@ -28,7 +28,7 @@ def png(map_path: Path, slide_path: Path, out: Path, size: int) -> None:
     from slidescan.geometry import Box
     from slidescan.job import read_whole
     from slidescan.machine import cores
-    from slidescan.overlay import picture, spread
+    from slidescan.pictures.overlay import picture, spread
 
     if out.suffix.lower() != ".png":
         raise WriteError(f"{out}: the picture is a PNG; name it so, e.g. --out {out.stem}.png")

@@ -44,11 +44,11 @@ def command(
         raise ConfigError(f"--low {low:g} --high {high:g}: wants 0 < low < high")
     with training_libraries():
         import numpy as np
+        from slidescan_train import curves
         from slidescan_train.config import load_config
         from slidescan_train.data import load_data
         from slidescan_train.learner import Learner
         from slidescan_train.loop import make_fabric
-        from slidescan_train.pictures import curves
         from slidescan_train.range_test import range_test
         from slidescan_train.run import show
 

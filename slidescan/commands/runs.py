@@ -35,8 +35,8 @@ def command(folder: Path, out: Path | None, sort: str) -> None:
     if picture.suffix.lower() != ".png":
         raise WriteError(f"{picture}: the picture is a PNG; choose an --out that ends in .png")
     with training_libraries():
+        from slidescan_train import curves
         from slidescan_train.comparison import compare, table
-        from slidescan_train.pictures import curves
 
     found = compare(folder, warn)
     if sort == "loss":

@@ -22,15 +22,15 @@ from slidescan import model
 from slidescan.errors import ConfigError, WriteError
 from slidescan.files import check_folder, lock, release, replacing, writing
 from slidescan.nasnet import Network
+from slidescan.pictures import diagrams, grids
 from slidescan.record import differences
-from slidescan_train import checkpoint, history
+from slidescan_train import checkpoint, curves, history
 from slidescan_train.config import TrainConfig
 from slidescan_train.data import Data, load_data, write_split
 from slidescan_train.events import Events
 from slidescan_train.history import Epoch, Step, best, finished
 from slidescan_train.learner import Learner
 from slidescan_train.loop import Progress, make_fabric, train
-from slidescan_train.pictures import curves, diagrams, grids
 from slidescan_train.teacher import load_teacher
 
 PCAM_MPP = 0.972

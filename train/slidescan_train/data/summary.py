@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from slidescan.pictures import grids
 from slidescan_train.data.dataset import Data, Survey
 from slidescan_train.data.defects import MEANING, Defect, counted
 from slidescan_train.data.patches import Patches
 from slidescan_train.data.sources import ABOUT
-from slidescan_train.pictures import grids
 
 SAMPLE = 20_000
 """Patches that colours are measured on, spread evenly: half a gigabyte."""

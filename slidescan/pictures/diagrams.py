@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from slidescan_train.pictures import measures, style
-from slidescan_train.pictures.measures import Labels, Probabilities
+from slidescan.pictures import measures, style
+from slidescan.pictures.measures import Labels, Probabilities
 
 ONE_CLASS = "undefined: the patches are all of one class"
 NORMAL_TUMOUR = ("normal", "tumour")

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from slidescan.pictures import style
 from slidescan_train.history import Epoch, Step, best
-from slidescan_train.pictures import style
 
 POINTS = 2000
 """Steps drawn at most: more than a panel has pixels."""

@@ -1,0 +1,1 @@
+"""What people would rather look at than read: maps, diagrams and sheets of patches."""
