@@ -15,8 +15,8 @@ from datetime import date
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
+from loading import OFF, noise
 from slidescan_train.config import TrainConfig, load_config
 from slidescan_train.data import load_data
 from slidescan_train.data.patches import Patches
@@ -24,19 +24,10 @@ from slidescan_train.learner import Learner
 from slidescan_train.loader import Loader, micro_batches, steps
 from slidescan_train.loop import make_fabric, worker_count
 
-from slidescan.geometry import PATCH_PX
 from slidescan.machine import cores
 
 UNCOUNTED = 5
 """Steps at first, in which buffers are allocated and kernels chosen."""
-
-OFF = {"d4": {"p": 0}, "stain": {"p": 0}, "one_of": {}, "crop": {"p": 0}}
-
-
-def noise(count: int) -> Patches:
-    pixels = np.random.default_rng(0).integers(0, 256, (count, PATCH_PX, PATCH_PX, 3), np.uint8)
-    labels = np.arange(count, dtype=np.int64) % 2
-    return Patches.of(tuple(map(str, range(count))), pixels, labels)
 
 
 def measure(config: TrainConfig, patches: Patches, device: str, seconds: float) -> dict[str, float]:
