@@ -275,6 +275,8 @@ def test_bad_settings_and_bad_output_are_one_line(kaggle: Path, tmp_path: Path) 
     failed(slidescan_train(*data, "--out", tmp_path / "a" / "b" / "c"), f"{tmp_path}/a/b")
     failed(slidescan_train(*data, "--resume"), "name its folder with --out")
     failed(slidescan_train(*data, "--teacher", "nobody"), "nobody: no model card")
+    if not torch.cuda.is_available():
+        failed(slidescan_train(*data, "--device", "cuda"), "finds 0 CUDA devices for 1 processes")
     failed(slidescan_train(*data, "--init", tmp_path / "x.json"), "x.json: no model card")
 
 
@@ -407,8 +409,8 @@ def run_options(data: Path, config: Path, out: Path) -> tuple[object, ...]:
         Strike("slidescan_train.learner:Learner.step", 2),  # within the first epoch
         Strike("slidescan_train.learner:Learner.step", 5),  # and the second
         Strike("slidescan_train.checkpoint:replacing", 3),  # about to write one
-        Strike("slidescan_train.run:Run.on_epoch", 2, after=True),  # models newer than it
-        Strike("slidescan_train.run:write_split"),  # before there is any
+        Strike("slidescan_train.recorder:Recorder.on_epoch", 2, after=True),  # models newer than it
+        Strike("slidescan_train.recorder:write_split"),  # before there is any
     ],
     ids=lambda strike: f"{strike.target.rpartition('.')[2]}-{strike.call}",
 )

@@ -50,7 +50,7 @@ def command(
         from slidescan_train.learner import Learner
         from slidescan_train.loop import make_fabric
         from slidescan_train.range_test import range_test
-        from slidescan_train.run import show
+        from slidescan_train.recorder import show
 
     settings = load_config(config, changes)
     learner = Learner(settings, make_fabric(settings, device, threads))

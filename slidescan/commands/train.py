@@ -54,7 +54,8 @@ def command(
     with training_libraries():
         from slidescan_train.config import load_config
         from slidescan_train.history import best
-        from slidescan_train.run import CONFIG, Request, run
+        from slidescan_train.recorder import CONFIG
+        from slidescan_train.run import Request, run
     begun = out / CONFIG
     if resume and config is None and begun.exists():
         config = begun

@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from slidescan.errors import ConfigError
 from slidescan.machine import cores, keep_freed_memory
 from slidescan_train.config import TrainConfig
 from slidescan_train.data.patches import Patches
@@ -93,10 +94,18 @@ class Progress:
 def make_fabric(config: TrainConfig, device: str = "auto", threads: int | None = None) -> Fabric:
     """One process, or all those that torchrun started, each with its device.
 
-    `threads` is for each process; without it they share the processors.
+    `device` is cpu, cuda, or auto, which is cuda where there is a device. `threads` is for each
+    process; without it they share the processors. Raises `ConfigError` where devices are missing.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     world = int(os.environ.get("WORLD_SIZE", 1))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.device_count() < local:
+        raise ConfigError(
+            f"--device cuda: torch finds {torch.cuda.device_count()} CUDA devices for {local} "
+            "processes here; use --device cpu, or fewer processes"
+        )
     keep_freed_memory()
     torch.set_num_threads(threads or max(1, cores() // local))
     # It reports the precision, which the configuration says already.
