@@ -9,7 +9,10 @@ import click
 
 from slidescan.errors import SlidescanError
 
-COMMANDS = ("heatmap", "verify", "export", "train", "data", "augment", "lr-find", "runs")
+COMMANDS = (
+    *("heatmap", "verify", "export", "predict", "evaluate", "calibrate", "annotations"),
+    *("train", "data", "augment", "lr-find", "runs"),
+)
 
 
 class Commands(click.Group):

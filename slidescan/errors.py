@@ -41,6 +41,10 @@ class DataError(SlidescanError):
     """Training patches or their labels are missing or contradict each other."""
 
 
+class AnnotationError(SlidescanError):
+    """A file of annotations cannot be read, or does not belong to the slide."""
+
+
 class ConfigError(SlidescanError):
     """A setting has an unknown key, a wrong type or a value out of range."""
 

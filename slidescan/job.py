@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan import engines, model, scan, tissue
+from slidescan.engines import combined
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
 from slidescan.machine import cores
@@ -58,7 +59,9 @@ class Report(Protocol):
 class Options:
     """How to scan; whatever of it determines values is recorded in the map."""
 
-    model: str = model.DEFAULT
+    models: tuple[str, ...] = (model.DEFAULT,)
+    """several are averaged"""
+    tta: combined.Tta | None = None
     mpp: float | None = None
     """um/px of the slide's level 0, where it records none or a wrong one"""
     engine: engines.Name | None = None
@@ -85,24 +88,20 @@ class Summary:
 
 
 class Job:
-    """Scans slides with one model and one engine, which is built when first needed."""
+    """Scans slides with one model or ensemble and one engine, built when first needed."""
 
     def __init__(self, options: Options, report: Report) -> None:
         self.options = options
         self.report = report
         self.threads = options.threads or cores()
         self.engine_name = engines.choose(options.engine, options.device, options.precision)
-        self.model = model.load(options.model)
+        self.ensemble = combined.Ensemble.load(options.models, options.tta)
 
     @cached_property
     def engine(self) -> scan.Engine:
         """Compiling takes seconds, and many slides share it."""
-        return engines.make_engine(
-            self.model.network,
-            self.engine_name,
-            self.options.device,
-            self.options.precision,
-            self.threads,
+        return self.ensemble.engine(
+            self.engine_name, self.options.device, self.options.precision, self.threads
         )
 
     def run(self, slide_path: Path, out: Path) -> Summary:
@@ -110,13 +109,13 @@ class Job:
 
         Raises `SlidescanError`; what was finished before stays.
         """
-        started, card, options = time.perf_counter(), self.model.card, self.options
+        started, ensemble, options = time.perf_counter(), self.ensemble, self.options
         check_target(out)  # now, not after minutes of reading
         with Slide.open(slide_path, options.mpp) as slide:
             for warning in slide.warnings:
                 self.report.warn(f"{slide_path}: {warning}")
-            plane = slide.plane(card.mpp)
-            grid = Grid(plane.shape_px, card.stride_px, card.field_px)
+            plane = slide.plane(ensemble.mpp)
+            grid = Grid(plane.shape_px, ensemble.stride_px, ensemble.field_px)
             mask = self.select(plane, grid)
             if not mask.any():
                 self.report.warn(
@@ -126,7 +125,7 @@ class Job:
             with Heatmap.resume_or_create(
                 out,
                 grid=grid,
-                mpp=card.mpp,
+                mpp=ensemble.mpp,
                 mask=mask,
                 settings=self.settings(slide),
                 provenance=_provenance(plane),
@@ -142,14 +141,14 @@ class Job:
 
     def settings(self, slide: Slide) -> dict[str, JSON]:
         """All that determines a value; a map made with anything else is not continued."""
-        card, options = self.model.card, self.options
+        options = self.options
         return {
             "slide": {
                 "fingerprint": slide.fingerprint,
                 "mpp": slide.mpp,
                 "extent_l0": slide.extent_l0,
             },
-            "model": {"name": card.name, "sha256": card.weights_sha256},
+            **self.ensemble.record(),
             "engine": self.engine_name,
             "device": options.device.partition(":")[0],
             "precision": options.precision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,9 @@ from safetensors import SafetensorError
 from slidescan.errors import ConfigError, ModelError, describe
 from slidescan.files import replacing
 from slidescan.nasnet import Network, Plan
+from slidescan.nasnet.calibration import LogitMap
 from slidescan.nasnet.plan import Settings
+from slidescan.record import JSON
 
 DEFAULT = "default"
 """The shipped model that commands take unless told otherwise."""
@@ -28,6 +31,20 @@ class Validation(Settings):
     auc: float
     accuracy: float
     nll: float
+
+
+class Calibration(LogitMap):
+    """What the network's logits go through, and what that was worth where it was fitted."""
+
+    fitted_on: str
+    patches: int
+    nll_before: float
+    nll_after: float
+    ece_before: float
+    ece_after: float
+    """Of the patches it was fitted on, so optimistic."""
+    ece_cross_fitted: float | None
+    """Of the same patches, each calibrated by a fit to others; None where they allow none."""
 
 
 class Card(Settings):
@@ -46,6 +63,8 @@ class Card(Settings):
     validation: Validation
     teacher: str | None = None
     """The network it was distilled from."""
+    calibration: Calibration | None = None
+    """Part of the network that `load` builds; the weights and `validation` know nothing of it."""
     reproduce: str
     """The command that made the weights."""
     versions: dict[str, str]
@@ -57,6 +76,15 @@ class Model:
 
     network: Network
     card: Card
+
+    @property
+    def identity(self) -> dict[str, JSON]:
+        """Its name and what its numbers depend on: the weights and a calibration, if any."""
+        found: dict[str, JSON] = {"name": self.card.name, "sha256": self.card.weights_sha256}
+        if by := self.card.calibration:
+            knots = by.isotonic and hashlib.sha256(json.dumps(by.isotonic).encode()).hexdigest()
+            found["calibration"] = {"temperature": by.temperature, "isotonic_sha256": knots}
+        return found
 
 
 def shipped(name: str) -> Path:
@@ -103,7 +131,7 @@ def _load(weights: Path, card: Card) -> Model:
             "the file is damaged or belongs to another card, copy both again"
         )
     try:
-        network = Network(card.plan)
+        network = Network(card.plan, card.calibration)
         network.load_state_dict(safetensors.torch.load(content))
     except (SafetensorError, ConfigError) as error:
         raise ModelError(f"{weights}: cannot be loaded: {error}") from error
@@ -124,6 +152,8 @@ def _load(weights: Path, card: Card) -> Model:
 def save(path: Path, network: Network, **about: object) -> Card:
     """Write `path` (.safetensors) and its card; `about` is what a card says beyond the network.
 
+    A calibration is the network's own, a `Calibration`.
+
     The card goes last: weights without one, or with an older one, do not load.
     """
     state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
@@ -132,6 +162,7 @@ def save(path: Path, network: Network, **about: object) -> Card:
         {
             "name": path.stem,
             "plan": network.plan,
+            "calibration": network.calibration,
             "field_px": network.field.size,
             "stride_px": network.field.stride,
             "weights_sha256": hashlib.sha256(content).hexdigest(),

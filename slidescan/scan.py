@@ -7,7 +7,7 @@ queues are bounded, so memory does not grow with the slide.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slidescan.ahead import ahead
 from slidescan.geometry import Box, Grid
 
 TILE_PX = 1024
@@ -105,12 +106,16 @@ def scan(
     are still written; then the error is raised.
     """
     jobs = ((item, tile) for item in work for tile in item.tiles)
+
+    def pixels_of(job: tuple[Work, Box]) -> NDArray[np.uint8]:
+        return reader.read(grid.pixels(job[1]))
+
     pending: deque[Future[None]] = deque()
     values = np.empty((0, 0), np.float32)
     with (
         ThreadPoolExecutor(threads, "read") as pool,
         ThreadPoolExecutor(1, "write") as writer,
-        closing(_ahead(pool, jobs, grid, reader, threads * READ_AHEAD)) as read,
+        closing(ahead(pool, pixels_of, jobs, threads * READ_AHEAD)) as read,
     ):
         try:
             for (item, tile), pixels in read:
@@ -127,29 +132,6 @@ def scan(
         finally:
             for future in pending:
                 future.result()
-
-
-def _ahead(
-    pool: ThreadPoolExecutor,
-    jobs: Iterable[tuple[Work, Box]],
-    grid: Grid,
-    reader: Reader,
-    depth: int,
-) -> Generator[tuple[tuple[Work, Box], NDArray[np.uint8]], None, None]:
-    """Each job with its pixels, in order, while up to `depth` later ones are being read."""
-    waiting: deque[tuple[tuple[Work, Box], Future[NDArray[np.uint8]]]] = deque()
-    try:
-        for job in jobs:
-            waiting.append((job, pool.submit(reader.read, grid.pixels(job[1]))))
-            if len(waiting) > depth:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()
 
 
 def score_patches(

@@ -32,6 +32,7 @@ from slidescan_train.data.summary import measure
 from slidescan import files
 from slidescan.cli import main
 from slidescan.errors import DataError, SlidescanError, WriteError
+from slidescan.patch_files import Bad
 
 PCAM = Path(__file__).parents[1] / "configs" / "pcam.yaml"
 DATA = patches.make(120)
@@ -129,7 +130,7 @@ def test_plain_pixels_are_taken_only_where_the_name_proves_them(tmp_path: Path) 
     path.write_bytes(b"II*\0\xff\xff\xff\xff" + FEW.pixels(0).tobytes() + b"tags")
     np.testing.assert_array_equal(reading.read_image(str(path)), FEW.pixels(0))
     other = path.rename(tmp_path / "other.tif")
-    assert isinstance(reading.read_image(str(other)), reading.Bad)
+    assert isinstance(reading.read_image(str(other)), Bad)
 
 
 def test_real_patches_have_the_ids_of_their_pixels(real_data: Path, tmp_path: Path) -> None:

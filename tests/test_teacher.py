@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from slidescan.errors import ModelError
 from slidescan.nasnet import Network
+from slidescan.nasnet.calibration import LogitMap
 
 CPU = torch.device("cpu")
 PATCHES = torch.from_numpy(VALIDATION.pixels(slice(5))).permute(0, 3, 1, 2).float()
@@ -173,3 +174,26 @@ def test_a_start_is_kept_until_the_first_step() -> None:
             predict(network.eval(), VALIDATION, CPU), predict(begun.eval(), VALIDATION, CPU)
         )
     assert all(p.requires_grad for p in made.network.parameters())
+
+
+def test_a_calibrated_start_is_trained_without_its_calibration(tmp_path: Path) -> None:
+    calibration = LogitMap(temperature=3.0)
+    begun = networks.randomise(Network(TINY, calibration)).eval()
+    made = learning.learner(tiny(), start=begun)
+    torch.testing.assert_close(
+        predict(made.network.eval(), VALIDATION, CPU), predict(begun, VALIDATION, CPU) * 3
+    )
+
+
+def test_a_calibrated_teacher_is_another_one(tiny_model: Path, tmp_path: Path) -> None:
+    card = json.loads(tiny_model.with_suffix(".json").read_text())
+    figures = dict.fromkeys(("nll_before", "nll_after", "ece_before", "ece_after"), 0.1)
+    card["calibration"] = {
+        **{"temperature": 2.0, "fitted_on": "none", "patches": 1, "ece_cross_fitted": None},
+        **figures,
+    }
+    (tmp_path / "hot.json").write_text(json.dumps(card))
+    (tmp_path / "hot.safetensors").write_bytes(tiny_model.read_bytes())
+    plain, hot = (load_teacher(str(p), CPU) for p in (tiny_model, tmp_path / "hot.safetensors"))
+    assert plain.sha256 != hot.sha256
+    torch.testing.assert_close(hot(PATCHES) * 2, plain(PATCHES))

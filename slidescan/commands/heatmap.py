@@ -14,8 +14,9 @@ from slidescan.commands.options import (
     PATH,
     Terminal,
     engine_options,
-    model_option,
+    ensemble_options,
     mpp_option,
+    precision_option,
 )
 from slidescan.errors import SlidescanError
 
@@ -32,16 +33,10 @@ if TYPE_CHECKING:
     help="The map of one slide, NAME.zarr; any other name is a folder that gets a map for every "
     "slide, and manifest.csv.",
 )
-@model_option
+@ensemble_options
 @mpp_option
 @engine_options
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of the network; below fp32 cells may differ by 0.02 from their patches.",
-)
+@precision_option
 @click.option(
     "--tissue-mask/--no-tissue-mask", default=True, help="Scan tissue alone, or glass as well."
 )
@@ -51,6 +46,7 @@ if TYPE_CHECKING:
 def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Scan slides and write their tumour probabilities to zarr maps (OME-NGFF 0.5).
 
+    Several --model are averaged, and with --tta d4 the eight flips and rotations of the pixels.
     Stopped at any moment, the same command goes on where it was. Cells without tissue are NaN.
     """
     single = out.suffix == ".zarr"

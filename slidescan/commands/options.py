@@ -96,6 +96,34 @@ model_option = click.option(
     help="A shipped model's name, or FILE.safetensors with its card FILE.json beside it.",
 )
 
+models_option = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=("default",),
+    show_default=True,
+    help="A shipped model's name, or FILE.safetensors with its card FILE.json beside it; given "
+    "several times, the probabilities are averaged.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic of the network; below fp32 probabilities may differ by 0.02.",
+)
+
+
+def ensemble_options(command: F) -> F:
+    """--model, --tta."""
+    tta = click.option(
+        "--tta",
+        type=click.Choice(["d4"]),
+        help="Test-time augmentation: average the eight flips and rotations, in eight times the "
+        "time.",
+    )
+    return models_option(tta(command))
+
 
 @contextmanager
 def training_libraries() -> Iterator[None]:
@@ -107,6 +135,20 @@ def training_libraries() -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"training needs {error.name}, which is not installed; pip install 'slidescan[train]'"
+        ) from error
+
+
+@contextmanager
+def evaluation_libraries() -> Iterator[None]:
+    """Say which extra brings a library that is missing."""
+    from slidescan.errors import ConfigError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"evaluation needs {error.name}, which is not installed; "
+            "pip install 'slidescan[evaluate]'"
         ) from error
 
 

@@ -11,7 +11,7 @@ from slidescan.commands.options import (
     PATH,
     bar,
     engine_options,
-    model_option,
+    models_option,
     open_map,
     open_slide_of,
 )
@@ -27,7 +27,7 @@ from slidescan.commands.options import (
     type=click.FloatRange(0),
     help="Largest difference allowed. [default: 1e-5 in fp32, 0.02 below]",
 )
-@model_option
+@models_option
 @engine_options
 def command(
     slide_path: Path,
@@ -35,7 +35,7 @@ def command(
     cells: int,
     seed: int,
     tolerance: float | None,
-    model: str,
+    models: tuple[str, ...],
     engine: Literal["openvino", "torch"] | None,
     device: str | None,
     threads: int | None,
@@ -43,22 +43,21 @@ def command(
     """Read random cells of MAP again from SLIDE as 96 x 96 px patches, score each alone, compare.
 
     Exit code 1 if any differs by more than the tolerance. Takes the engine and the device that
-    made the map unless told otherwise.
+    made the map unless told otherwise, and always its precision and its --tta.
     """
-    from slidescan.engines import TOLERANCE, choose, make_engine
+    from slidescan.engines import TOLERANCE, choose
+    from slidescan.engines.combined import Ensemble, described, same_models
     from slidescan.errors import MapError
     from slidescan.machine import cores
-    from slidescan.model import load
     from slidescan.verification import compare, draw
 
     heatmap = open_map(map_path)
     settings = heatmap.settings
-    loaded = load(model)
-    if loaded.card.weights_sha256 != settings["model"]["sha256"]:
+    ensemble = Ensemble.load(models, settings.get("tta"))
+    if not same_models(settings, ensemble.record()):
         raise MapError(
-            f"{map_path}: made with the model {settings['model']['name']} of SHA-256 "
-            f"{settings['model']['sha256'][:12]}..., {model} has "
-            f"{loaded.card.weights_sha256[:12]}...; name the right one with --model"
+            f"{map_path}: made with {described(settings)}, and --model names "
+            f"{described(ensemble.record())}; name what made it"
         )
     drawn = draw(heatmap.mask, cells, seed)
     if not drawn:
@@ -67,12 +66,8 @@ def command(
     precision = settings["precision"]
     if device is None:
         device, engine = settings["device"], engine or settings["engine"]
-    infer = make_engine(
-        loaded.network,
-        choose(engine, device, precision),
-        device,
-        precision,
-        threads or cores(),
+    infer = ensemble.engine(
+        choose(engine, device, precision), device, precision, threads or cores()
     )
     with open_slide_of(heatmap, slide_path) as slide, bar("verifying", len(drawn), "cell") as done:
         found = compare(heatmap, slide.plane(heatmap.mpp), infer, drawn, done.update)

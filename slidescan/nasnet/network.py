@@ -1,12 +1,18 @@
-"""The whole network: normalise, stem, cells, head. Valid everywhere, field and stride derived."""
+"""The whole network: normalise, stem, cells, head, and calibration where it has been fitted.
+
+Valid everywhere, field and stride derived.
+"""
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
 
 from slidescan.errors import ConfigError
 from slidescan.geometry import PATCH_PX, Field
+from slidescan.nasnet.calibration import Calibrate, LogitMap
 from slidescan.nasnet.cells import Cell, Crop, norm
 from slidescan.nasnet.genotype import NORMAL, REDUCTION
 from slidescan.nasnet.plan import HeadPlan, Plan, StemPlan
@@ -58,12 +64,14 @@ class Network(nn.Module):
 
     `forward` takes RGB (N, 3, H, W) with values 0..255 and gives logits (N, 2, h, w), where
     h = field.outputs(H). `field` is exactly `PATCH_PX` wide; a plan that sees less is centred in
-    it by a crop, one that needs more, or an odd number, raises `ConfigError`.
+    it by a crop, one that needs more, or an odd number, raises `ConfigError`. `calibration` maps
+    the logits that come out; training has none.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, calibration: LogitMap | None = None) -> None:
         super().__init__()
         self.plan = plan
+        self.calibration = calibration
         self.normalise = Normalise(plan.mean, plan.std)
         self.stem, channels, field = _stem(plan.stem)
         current = previous = (channels, field)
@@ -74,14 +82,21 @@ class Network(nn.Module):
             current, previous = (cell.channels, cell.field), current
         self.head = _head(plan.head, current[0])
         self.crop, self.field = _centre(current[1].then(plan.head.grid))
+        self.calibrate: nn.Module = Calibrate(calibration) if calibration else nn.Identity()
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         current = previous = self.stem(self.normalise(self.crop(x)))
         for cell in self.cells:
             current, previous = cell(current, previous), current
-        logits: Tensor = self.head(current)
+        logits: Tensor = self.calibrate(self.head(current))
         return logits
+
+    def uncalibrated(self) -> Network:
+        """A copy that gives the logits as they are, for training and for another calibration."""
+        plain = copy.deepcopy(self)
+        plain.calibration, plain.calibrate = None, nn.Identity()
+        return plain
 
 
 def probability(logits: Tensor) -> Tensor:

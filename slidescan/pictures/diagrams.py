@@ -1,7 +1,8 @@
-"""One picture of how good the validation probabilities are."""
+"""Pictures of how good probabilities are: all on one sheet, or each by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,36 +45,85 @@ def validation_figure(
     return drawn
 
 
-def _roc(panel: Axes, labels: Labels, p: Probabilities) -> None:
+def separately(
+    folder: Path,
+    labels: Labels,
+    p: Probabilities,
+    title: str,
+    intervals: Mapping[str, str],
+    threshold: float,
+) -> tuple[str, ...]:
+    """Write a PNG for each of ROC, precision-recall, reliability and scores; returns their names.
+
+    `intervals` are put behind the areas and the ECE: roc_auc, average_precision, ece. Raises
+    `WriteError`.
+    """
+
+    def draw(name: str, of: Callable[..., None], interval: str, *more: float) -> str:
+        drawn, (panel,) = style.figure(1, 1, title)
+        of(panel, labels, p, *more, interval=intervals.get(interval, ""))
+        style.save(folder / name, drawn)
+        return name
+
+    return (
+        draw("roc.png", _roc, "roc_auc", threshold),
+        draw("precision-recall.png", _precision_recall, "average_precision", threshold),
+        draw("reliability.png", _reliability, "ece"),
+        draw("histogram.png", _histogram, "", threshold),
+    )
+
+
+def _histogram(
+    panel: Axes, labels: Labels, p: Probabilities, threshold: float, interval: str
+) -> None:
+    style.name(panel, "Scores", "predicted P(tumour)", "patches")
+    edges = np.linspace(0, 1, 51).tolist()
+    for label, colour in enumerate((style.BLUE, style.ORANGE)):
+        of = p[labels == label]
+        name = f"{NORMAL_TUMOUR[label]}, {len(of):,}"
+        panel.hist(of, edges, color=colour, alpha=0.35)
+        panel.hist(of, edges, color=colour, histtype="step", label=name)
+    panel.set_yscale("symlog", linthresh=1)  # most are near 0 or 1, but the others count
+    panel.set_ylim(bottom=0)
+    panel.axvline(threshold, linestyle=":", color=style.GREY, label=f"threshold {threshold:g}")
+    style.legend(panel)
+
+
+def _roc(
+    panel: Axes, labels: Labels, p: Probabilities, threshold: float = 0.5, interval: str = ""
+) -> None:
     style.name(panel, "ROC", "false positive rate", "true positive rate")
     _square(panel)
     curve = measures.roc(labels, p)
     panel.plot([0, 1], [0, 1], ":", color=style.GREY)
     if np.isnan(curve.area):
         return style.note(panel, f"AUC {ONE_CLASS}")
-    panel.set_title(f"ROC: AUC {curve.area:.4f}", fontsize=11)
+    panel.set_title(f"ROC: AUC {curve.area:.4f}{interval}", fontsize=11)
     panel.plot(curve.x, curve.y, color=style.BLUE)
-    (normal, false), (missed, true) = measures.confusion(labels, p).tolist()
+    (normal, false), (missed, true) = measures.confusion(labels, p, threshold).tolist()
     at_half = false / (false + normal), true / (true + missed)
-    panel.plot(*at_half, "o", color=style.ORANGE, label="at 0.5")
+    panel.plot(*at_half, "o", color=style.ORANGE, label=f"at {threshold:g}")
     panel.legend(fontsize=9, loc="lower right")
 
 
-def _precision_recall(panel: Axes, labels: Labels, p: Probabilities) -> None:
+def _precision_recall(
+    panel: Axes, labels: Labels, p: Probabilities, threshold: float = 0.5, interval: str = ""
+) -> None:
     style.name(panel, "Precision-recall", "recall", "precision")
     _square(panel)
     curve = measures.precision_recall(labels, p)
     if np.isnan(curve.area):
         return style.note(panel, "average precision undefined:\nno patch has tumour")
-    panel.set_title(f"Precision-recall: average precision {curve.area:.4f}", fontsize=11)
+    of = "average precision" if not interval else "AP"
+    panel.set_title(f"Precision-recall: {of} {curve.area:.4f}{interval}", fontsize=11)
     panel.plot(curve.x, curve.y, color=style.BLUE, drawstyle="steps-pre")
     share = float(labels.mean())
     label = f"prevalence {share:.3f}"
     panel.axhline(share, linestyle=":", color=style.GREY, label=label)
-    (_, false), (missed, true) = measures.confusion(labels, p).tolist()
+    (_, false), (missed, true) = measures.confusion(labels, p, threshold).tolist()
     if true + false:
         at_half = true / (true + missed), true / (true + false)
-        panel.plot(*at_half, "o", color=style.ORANGE, label="at 0.5")
+        panel.plot(*at_half, "o", color=style.ORANGE, label=f"at {threshold:g}")
     panel.legend(fontsize=9, loc="lower left")
 
 
@@ -96,10 +146,12 @@ def _confusion(panel: Axes, counts: NDArray[np.int64]) -> None:
     panel.set_yticks([0, 1], NORMAL_TUMOUR, rotation=90, va="center")
 
 
-def _reliability(panel: Axes, labels: Labels, p: Probabilities) -> None:
+def _reliability(panel: Axes, labels: Labels, p: Probabilities, interval: str = "") -> None:
     beneath = _split(panel)
     bins = measures.calibration(labels, p)
-    title = f"Reliability: ECE {bins.error:.4f}, Brier {measures.brier(labels, p):.4f}"
+    title = f"Reliability: ECE {bins.error:.4f}{interval}"
+    if not interval:
+        title += f", Brier {measures.brier(labels, p):.4f}"
     if not len(p):
         title = "Reliability: no patches"
     style.name(panel, title, "", "share with tumour")

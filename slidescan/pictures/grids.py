@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from slidescan.files import replacing
 from slidescan.geometry import LABEL_PX
+from slidescan.pictures.measures import Labels, Probabilities
 
 Tile: TypeAlias = tuple[NDArray[np.uint8], str]
 """RGB (H, W, 3) and its caption, of one line or several."""
@@ -47,14 +48,14 @@ def grid(
 
 
 def worst(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float32], most: int = 40
+    labels: Labels, probabilities: Probabilities, most: int = 40, threshold: float = 0.5
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows of the worst false positives and false negatives at 0.5, the worst of each first.
+    """Rows of the worst false positives and false negatives, the worst of each first.
 
     At most half of `most` each; a probability that is NaN is no mistake of either kind.
     """
-    positives = np.flatnonzero((labels == 0) & (probabilities >= 0.5))
-    negatives = np.flatnonzero((labels == 1) & (probabilities < 0.5))
+    positives = np.flatnonzero((labels == 0) & (probabilities >= threshold))
+    negatives = np.flatnonzero((labels == 1) & (probabilities < threshold))
     by_p = [
         positives[np.argsort(-probabilities[positives], kind="stable")],
         negatives[np.argsort(probabilities[negatives], kind="stable")],
@@ -65,10 +66,13 @@ def worst(
 def mistakes(
     path: Path,
     pixels: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
+    labels: Labels,
+    probabilities: Probabilities,
     ids: Sequence[str],
     most: int = 40,
+    threshold: float = 0.5,
+    title: str = "Worst mistakes on the validation patches; the square is the 32 px that are "
+    "labelled",
 ) -> None:
     """Write a PNG of the worst mistakes among the given patches, (N, 96, 96, 3); see `worst`.
 
@@ -81,11 +85,10 @@ def mistakes(
         )
         for kind, rows in zip(
             ("False positives (labelled normal)", "False negatives (labelled tumour)"),
-            worst(labels, probabilities, most),
+            worst(labels, probabilities, most, threshold),
             strict=True,
         )
     ]
-    title = "Worst mistakes on the validation patches; the square is the 32 px that are labelled"
     _save(path, sheet(sections, 10, title, mark=True))
 
 

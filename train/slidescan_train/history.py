@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from slidescan.errors import DataError
-from slidescan_train.tables import read_table, write_table
+from slidescan.tables import read_table, write_table
 
 EPOCHS, STEPS = "metrics.csv", "steps.csv"
 

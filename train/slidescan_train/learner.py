@@ -58,7 +58,7 @@ class Learner:
     ) -> None:
         self.config, self.fabric, self.teacher = config, fabric, teacher
         torch.manual_seed(config.seed)
-        self.network = copy.deepcopy(start) if start else Network(config.plan)
+        self.network = start.uncalibrated() if start else Network(config.plan)
         self.network.requires_grad_(True).train()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).to(fabric.device).eval().requires_grad_(False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import multiprocessing
 import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from slidescan.ahead import ahead
 from slidescan.errors import ConfigError, SlidescanError
 from slidescan_train.augment import Augment
 from slidescan_train.config import AugmentConfig
@@ -131,17 +132,10 @@ class _Thread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="slidescan-loader")
 
     def load(self, epoch: int, index: Sequence[Rows]) -> Iterator[Prepared]:
-        ready: deque[Future[Prepared]] = deque()
-        try:
-            for rows in index:
-                ready.append(self._pool.submit(self._prepare, (epoch, rows)))
-                if len(ready) > AHEAD:
-                    yield ready.popleft().result()
-            while ready:
-                yield ready.popleft().result()
-        finally:
-            for future in ready:
-                future.cancel()
+        items = [(epoch, rows) for rows in index]
+        with closing(ahead(self._pool, self._prepare, items, AHEAD)) as ready:
+            for _, prepared in ready:
+                yield prepared
 
     def _prepare(self, item: Item) -> Prepared:
         pixels, labels = self._source[item]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import zipfile
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from slidescan.errors import ModelError
 from slidescan.geometry import PATCH_PX
-from slidescan.model import load
+from slidescan.model import Model, load
 from slidescan.nasnet.network import CLASSES
 
 
@@ -26,7 +27,7 @@ class Teacher:
 
     name: str
     sha256: str
-    """Of its weights."""
+    """Of its weights, and of its calibration."""
     network: Callable[[Tensor], Tensor]
 
     @torch.inference_mode()
@@ -46,9 +47,17 @@ def load_teacher(source: str, device: torch.device) -> Teacher:
     else:
         model = load(source)
         network = model.network.to(device)
-        teacher = Teacher(model.card.name, model.card.weights_sha256, network)
+        teacher = Teacher(model.card.name, _identity(model), network)
     _try(teacher, device)
     return teacher
+
+
+def _identity(model: Model) -> str:
+    """The SHA-256 of its weights, and of its calibration where it has one."""
+    known = {key: value for key, value in model.identity.items() if key != "name"}
+    if known.keys() == {"sha256"}:
+        return model.card.weights_sha256
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def _exported(path: Path, device: torch.device) -> Teacher:

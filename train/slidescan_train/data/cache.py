@@ -25,10 +25,11 @@ from pydantic import BaseModel, ConfigDict
 from slidescan.errors import WriteError
 from slidescan.files import lock, release, replacing
 from slidescan.machine import cores
+from slidescan.patch_files import SHAPE
 from slidescan_train.data import reading
 from slidescan_train.data.defects import Kind
 from slidescan_train.data.listing import Listing
-from slidescan_train.data.reading import PATCH_BYTES, SHAPE, Entry
+from slidescan_train.data.reading import PATCH_BYTES, Entry
 
 WAIT_S = 3600.0
 """For another process that is building the same cache."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import DataError
+from slidescan.tables import write_table
 from slidescan_train.data import splits
 from slidescan_train.data.cache import Cached, Progress, Say, load_cache
 from slidescan_train.data.defects import Defect, refusal, repeated, write_defects
@@ -21,7 +22,6 @@ from slidescan_train.data.listing import Listing
 from slidescan_train.data.patches import Patches
 from slidescan_train.data.reading import HASH
 from slidescan_train.data.sources import ABOUT, find_layout, list_patches
-from slidescan_train.tables import write_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from slidescan.errors import DataError
-from slidescan_train.tables import write_table
+from slidescan.tables import write_table
 
 Kind = Literal[
     "missing", "unlabelled", "unreadable", "size", "pixels", "duplicate", "contradiction"

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import DataError
+from slidescan.patch_files import SHAPE
 from slidescan_train.data.listing import Listing, stamp
-from slidescan_train.data.reading import SHAPE
 
 PREFIX = "camelyonpatch_level_2_split_"
 LEAST, MOST = 256, 16_384

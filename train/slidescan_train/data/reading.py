@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import multiprocessing
 import re
 import warnings
@@ -17,28 +16,18 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from slidescan.errors import DataError
 from slidescan.geometry import PATCH_PX
 from slidescan.machine import cores
-from slidescan_train.data.defects import Kind
+from slidescan.patch_files import SHAPE, Bad, decode, told
 from slidescan_train.workers import obey_parent
 
-SHAPE = (PATCH_PX, PATCH_PX, 3)
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 BLANK = np.zeros(SHAPE, np.uint8)
 FEW = 3000
 """Patches that are read sooner than processes start."""
 HASH = re.compile("[0-9a-f]{40}")
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """Why a patch could not be read."""
-
-    kind: Kind
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +95,18 @@ def _row(x: Any, row: int) -> NDArray[np.uint8] | Bad:
     try:
         return np.asarray(x[row])
     except OSError as error:
-        return Bad("unreadable", _line(error))
+        return Bad(told(error))
 
 
 def read_image(path: str) -> NDArray[np.uint8] | Bad:
     """(96, 96, 3) RGB, or why not."""
     try:
-        # At once: Pillow reads a file in many small steps, three times slower.
         with open(path, "rb") as file:
             content = file.read()
-        plain = _plain(content, _stem(path))
-        return _decoded(content) if plain is None else plain
-    # Pillow's decoders raise errors of every kind at damaged files.
-    except Exception as error:
-        return Bad("unreadable", f"not a readable image: {_line(error)}")
+    except OSError as error:
+        return Bad(f"cannot be read: {told(error)}")
+    plain = _plain(content, _stem(path))
+    return decode(content) if plain is None else plain
 
 
 def _plain(content: bytes, stem: str) -> NDArray[np.uint8] | None:
@@ -133,21 +120,6 @@ def _plain(content: bytes, stem: str) -> NDArray[np.uint8] | None:
         if start > 0 and len(pixels) == PATCH_BYTES and _sha1(pixels) == stem:
             return np.frombuffer(pixels, np.uint8).reshape(SHAPE)
     return None
-
-
-def _decoded(content: bytes) -> NDArray[np.uint8] | Bad:
-    with Image.open(io.BytesIO(content)) as image:
-        if image.size != (PATCH_PX, PATCH_PX):
-            size = f"{image.width} x {image.height}"
-            return Bad("size", f"is {size} px, a patch has {PATCH_PX} x {PATCH_PX}")
-        if image.mode not in ("RGB", "RGBA", "L", "P"):
-            return Bad("unreadable", f"holds {image.mode} pixels, not 8-bit RGB")
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _line(error: Exception) -> str:
-    # Pillow names the buffer by its address.
-    return re.sub(" at 0x[0-9a-f]+", "", " ".join(str(error).split())) or type(error).__name__
 
 
 def copy(piece: Piece, target: Path, offset: int) -> list[Entry]:

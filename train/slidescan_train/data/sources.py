@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import DataError
+from slidescan.patch_files import IMAGES
+from slidescan.tables import read_table
 from slidescan_train.data.defects import Defect
 from slidescan_train.data.hdf5 import PREFIX, list_hdf5
 from slidescan_train.data.listing import Layout, Listing, stamp
-from slidescan_train.tables import read_table
 
 ABOUT: dict[Layout, str] = {
     "kaggle": "PatchCamelyon, Kaggle edition",
@@ -31,7 +32,6 @@ ABOUT: dict[Layout, str] = {
 }
 LABELS = "train_labels.csv"
 CLASSES = {"0": 0, "normal": 0, "negative": 0, "1": 1, "tumor": 1, "tumour": 1, "positive": 1}
-IMAGES = (".tif", ".tiff", ".png", ".webp", ".jpg", ".jpeg", ".bmp")
 WANTED = (
     f"wanted are Kaggle's layout (train/<id>.tif, {LABELS}), the HDF5 files of PatchCamelyon "
     "(camelyonpatch_level_2_split_train_x.h5, ...), or a folder for each class (0 and 1, normal "

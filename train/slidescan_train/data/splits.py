@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import DataError
-from slidescan_train.tables import read_table
+from slidescan.tables import read_table
 
 SHARE = 0.1
 SPLIT = (

@@ -1,0 +1,179 @@
+"""`slidescan calibrate`: a model whose probabilities come true."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slidescan.commands.options import (
+    PATH,
+    bar,
+    data_options,
+    evaluation_libraries,
+    model_option,
+    training_libraries,
+    warn,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from slidescan_train.data import Data, Patches
+
+    from slidescan.evaluation.calibration import Outcome
+    from slidescan.model import Card
+    from slidescan.nasnet import Network
+
+BATCH = 64
+
+
+@click.command()
+@model_option
+@data_options
+@click.option("--isotonic", is_flag=True, help="A rising line through many points, from more data.")
+@click.option(
+    "--out", type=PATH, required=True, help="The calibrated model, FILE.safetensors and FILE.json."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--threads", type=click.IntRange(1), help="Processors to use. [default: all]")
+def command(
+    model: str,
+    out: Path,
+    isotonic: bool,
+    device: str,
+    threads: int | None,
+    groups: Path | None,
+    **request: Any,
+) -> None:
+    """Fit a temperature to the validation patches of DATA and store it with the model.
+
+    Maps and predictions of the model in OUT are then calibrated; the order of its probabilities,
+    and so the AUC, stays. The model that is read does not change. A calibration it has already is
+    replaced. Reported are the negative log-likelihood and the expected calibration error (ECE)
+    before and after: on the same patches, and with each patch calibrated by a fit to the others.
+    """
+    from slidescan.engines import choose
+    from slidescan.model import load
+
+    choose("torch", device, "fp32")
+    loaded = load(model)
+    _check_out(out, model)
+    with training_libraries(), evaluation_libraries():
+        from slidescan_train.data import load_data
+        from tqdm import tqdm
+
+        from slidescan.evaluation.calibration import calibrate, fit_isotonic, fit_temperature
+
+    progress = partial(tqdm, disable=None, dynamic_ncols=True)
+    only, request["groups"] = request.pop("ids"), groups
+    data = load_data(
+        only=only, root=request.pop("data"), progress=progress, say=tqdm.write, **request
+    )
+    _warn_of_split(loaded.card, data)
+    network = loaded.network.uncalibrated()
+    logits = _logits(network, data.validation, device, threads)
+    units = _units(data.validation, groups)
+    fit = fit_isotonic if isotonic else fit_temperature
+    outcome = calibrate(logits, data.validation.labels, units, fit)
+    _save(out, network, loaded.card, data, outcome)
+    _report(out, outcome, len(data.validation))
+
+
+def _check_out(out: Path, source: str) -> None:
+    """Refuse what would change the model that is read, or one of the package."""
+    from slidescan.errors import ConfigError
+    from slidescan.files import check_folder
+    from slidescan.model import DEFAULT, shipped
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: not a model's name; end it in .safetensors")
+    check_folder(out)
+    if out.resolve() == Path(source).with_suffix(".safetensors").resolve():
+        raise ConfigError(f"--out {out}: is the model itself, which stays as it is; name another")
+    if out.resolve().parent == shipped(DEFAULT).resolve().parent:
+        raise ConfigError(f"--out {out}: is among the shipped models; name another folder")
+
+
+def _warn_of_split(card: Card, data: Data) -> None:
+    """Training patches look better than they are, and so would a calibration on them."""
+    if not card.split.startswith(data.split):
+        warn(
+            f"{card.name} was validated by another split ({card.split}); these validation patches "
+            "may be among those it was trained on, and the calibration too bold"
+        )
+
+
+def _logits(
+    network: Network, patches: Patches, device: str, threads: int | None
+) -> NDArray[np.float64]:
+    """Log-odds of tumour (N,), as the reference engine has them."""
+    import numpy as np
+    import torch
+
+    from slidescan.machine import cores, keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(threads or cores())
+    moved, found = copy.deepcopy(network).to(device), []
+    with (
+        torch.inference_mode(),
+        # As TorchEngine: cuDNN would take TF32 for fp32.
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        bar("scoring", len(patches), "patch") as done,
+    ):
+        for start in range(0, len(patches), BATCH):
+            pixels = patches.pixels(slice(start, start + BATCH))
+            x = torch.as_tensor(pixels).to(device).permute(0, 3, 1, 2).float()
+            logits = moved(x)[:, :, 0, 0]
+            found.append((logits[:, 1] - logits[:, 0]).double().cpu().numpy())
+            done.update(len(pixels))
+    return np.concatenate(found)
+
+
+def _units(patches: Patches, groups: Path | None) -> list[str]:
+    """What stays in one fold: a slide where it is known, else a patch."""
+    if groups is None:
+        return list(patches.ids)
+    from slidescan_train.data.splits import read_groups
+
+    slides = read_groups(groups)
+    return [slides[i] for i in patches.ids]
+
+
+def _save(out: Path, network: Network, card: Card, data: Data, outcome: Outcome) -> None:
+    from slidescan.model import Calibration, save
+
+    crossed = outcome.cross_fitted
+    network.calibration = Calibration(
+        **outcome.by.model_dump(),
+        fitted_on=f"validation patches of {data.about}; {data.split}",
+        patches=len(data.validation),
+        nll_before=round(outcome.before.nll, 4),
+        nll_after=round(outcome.after.nll, 4),
+        ece_before=round(outcome.before.ece, 4),
+        ece_after=round(outcome.after.ece, 4),
+        ece_cross_fitted=round(crossed.ece, 4) if crossed else None,
+    )
+    own = {"name", "plan", "field_px", "stride_px", "weights_sha256", "calibration"}
+    save(out, network, **card.model_dump(exclude=own))
+
+
+def _report(out: Path, outcome: Outcome, patches: int) -> None:
+    by = outcome.by
+    knots = f", {len(by.isotonic)} knots" if by.isotonic else ""
+    click.echo(f"{out}: temperature {by.temperature:.4f}{knots}, fitted to {patches} patches")
+    click.echo("                NLL     ECE")
+    rows = [("before", outcome.before), ("after", outcome.after)]
+    if outcome.cross_fitted:
+        rows.append(("cross-fitted", outcome.cross_fitted))
+    for name, quality in rows:
+        click.echo(f"  {name:<12}  {quality.nll:.4f}  {quality.ece:.4f}")
+    click.echo("after is of the patches that were fitted, so optimistic; cross-fitted is not")
+    if not outcome.cross_fitted:
+        warn("a part of these patches allows no fit, so there are no cross-fitted figures")
+    elif outcome.cross_fitted.nll >= outcome.before.nll:
+        warn("fitted to others, patches are no better off than before: the model needs no such fit")

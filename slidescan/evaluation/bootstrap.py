@@ -1,0 +1,87 @@
+"""Percentile bootstrap intervals (Efron and Tibshirani 1993, ch. 13) by resampling weights.
+
+A resample is a count for each unit, how often it was drawn. Units are what was sampled: slides,
+where patches of a slide resemble each other, else patches. Statistics take counts, so nothing is
+sorted or copied again for a resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Counts: TypeAlias = NDArray[np.int64]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+FEW = 10
+"""Units below which the percentile interval is known to be too narrow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Of one statistic; all are NaN where it is undefined."""
+
+    value: float
+    low: float
+    high: float
+    undefined: int = 0
+    """Resamples in which the statistic was undefined, as the AUC of one class; left out."""
+
+
+def resample(
+    statistic: Callable[[Counts], Floats],
+    units: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    on_resample: Callable[[], object] = lambda: None,
+) -> Floats:
+    """(resamples, M) values of a statistic that gives M of them for counts (units,)."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(resamples):
+        drawn = rng.integers(0, units, units)
+        rows.append(statistic(np.bincount(drawn, minlength=units)))
+        on_resample()
+    return np.array(rows)
+
+
+def intervals(values: Floats, samples: Floats, level: float = LEVEL) -> list[Interval]:
+    """The percentile interval of each of M `values`, from `samples` (resamples, M).
+
+    NaN is left out of the samples and counted. One unit alone gives no interval: pass no samples,
+    (0, M).
+    """
+    return [_interval(float(v), column, level) for v, column in zip(values, samples.T, strict=True)]
+
+
+def _interval(value: float, samples: Floats, level: float) -> Interval:
+    known = samples[np.isfinite(samples)]
+    if np.isnan(value) or not len(known):
+        return Interval(value, float("nan"), float("nan"), len(samples) - len(known))
+    tail = (1 - level) / 2
+    low, high = np.quantile(known, (tail, 1 - tail)).tolist()
+    return Interval(value, low, high, len(samples) - len(known))
+
+
+def bootstrap(
+    statistic: Callable[[Counts], Floats],
+    units: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+    on_resample: Callable[[], object] = lambda: None,
+) -> list[Interval]:
+    """The statistic of every unit once, and its percentile interval.
+
+    Fewer than two units cannot be resampled: the bounds are NaN.
+    """
+    values = statistic(np.ones(units, np.int64))
+    if units < 2 or not resamples:
+        return intervals(values, np.empty((0, len(values))), level)
+    return intervals(values, resample(statistic, units, resamples, seed, on_resample), level)

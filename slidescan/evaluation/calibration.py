@@ -1,0 +1,208 @@
+"""Probabilities that come true: a temperature, or a rising line, fitted to patches with labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq, isotonic_regression
+from scipy.special import expit
+
+from slidescan.errors import DataError
+from slidescan.nasnet.calibration import LogitMap
+from slidescan.pictures import measures
+
+Labels: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Fit: TypeAlias = Callable[[Floats, Labels], LogitMap]
+
+TEMPERATURES = 0.1, 50.0
+"""Outside, patches are told apart without a mistake, or not at all; and 1 / temperature multiplies
+what rounding does to a logit."""
+BLOCK = 20
+"""Patches that a knot speaks for, at least: fewer say too little of a probability."""
+STEEPEST = 4.0
+"""Slope between knots, at most: whatever rounding does to a logit is multiplied by it."""
+KNOTS = 50
+"""At most."""
+APART, DIGITS = 1e-3, 6
+"""Knots rise by more than their rounding."""
+FOLDS = 5
+
+
+def fit_temperature(logits: Floats, labels: Labels) -> LogitMap:
+    """The temperature of least negative log-likelihood (Guo et al. 2017), in double precision.
+
+    `logits` (N,) are log-odds of tumour. Raises `DataError` where there is none.
+    """
+    _check(logits, labels)
+
+    def slope(cold: float) -> float:
+        # Of the negative log-likelihood, which is convex in 1 / temperature.
+        return float(logits @ (expit(logits * cold) - labels))
+
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    if slope(low) >= 0:
+        raise DataError(
+            "the network's logits say nothing of these labels, so no temperature fits; are the "
+            "labels those of the patches?"
+        )
+    if slope(high) <= 0:
+        raise DataError(
+            f"the network is right on all of these {len(labels)} patches or nearly, so no "
+            "temperature fits; calibrate on more patches, that it was not trained on"
+        )
+    return LogitMap(temperature=1 / brentq(slope, low, high, xtol=1e-14, rtol=1e-14))
+
+
+def fit_isotonic(logits: Floats, labels: Labels) -> LogitMap:
+    """A line that rises through the log-odds of blocks (isotonic regression, Zadrozny and Elkan
+    2002), and beyond them as the temperature says.
+
+    The regression's steps would tie patches and make a jump of a rounding error, so a block is a
+    knot in its middle, and blocks that are small or make the line too steep are joined.
+    """
+    cold = fit_temperature(logits, labels)
+    x, of, patches = np.unique(logits, return_inverse=True, return_counts=True)
+    positives = np.bincount(of, labels)
+    starts = isotonic_regression(positives / patches, weights=patches).blocks[:-1]
+    sums = (np.add.reduceat(values, starts) for values in (patches, x * patches, positives))
+    joined = _Line(max(BLOCK, len(labels) // KNOTS))
+    for block in zip(*(values.tolist() for values in sums), strict=True):
+        joined.add(_Block(*block))
+    knots = joined.knots()
+    if len(knots) < 2:
+        raise DataError(
+            f"{len(labels)} patches give the isotonic fit one block, not a line; calibrate on "
+            "more patches, or without --isotonic"
+        )
+    return LogitMap(temperature=cold.temperature, isotonic=knots)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Patches next to each other in logit that get one probability."""
+
+    patches: int
+    total: float
+    """Sum of their logits."""
+    positives: float
+
+    def __add__(self, other: _Block) -> _Block:
+        return _Block(
+            self.patches + other.patches,
+            self.total + other.total,
+            self.positives + other.positives,
+        )
+
+    @property
+    def x(self) -> float:
+        return self.total / self.patches
+
+    @property
+    def y(self) -> float:
+        # Half a patch of each label more: none at all is not a probability of 0.
+        return float(np.log((self.positives + 0.5) / (self.patches - self.positives + 0.5)))
+
+
+class _Line:
+    """Blocks of at least `least` patches that rise, and not too steeply."""
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+        self.blocks: list[_Block] = []
+
+    def add(self, block: _Block) -> None:
+        """Behind the others; joined with those that it cannot follow."""
+        while self.blocks and not self._follows(self.blocks[-1], block):
+            block = self.blocks.pop() + block
+        self.blocks.append(block)
+
+    def _follows(self, before: _Block, block: _Block) -> bool:
+        rise, run = block.y - before.y, block.x - before.x
+        return before.patches >= self.least and APART < rise <= STEEPEST * run
+
+    def knots(self) -> tuple[tuple[float, float], ...]:
+        """Rounded, for the card."""
+        if len(self.blocks) > 1 and self.blocks[-1].patches < self.least:
+            last = self.blocks.pop()
+            self.add(self.blocks.pop() + last)
+        return tuple((round(b.x, DIGITS), round(b.y, DIGITS)) for b in self.blocks)
+
+
+def apply(by: LogitMap, logits: Floats) -> Floats:
+    """Calibrated log-odds (N,): the same as the network's `Calibrate`, in numpy."""
+    if by.isotonic is None:
+        return logits / by.temperature
+    x, y = np.array(by.isotonic).T
+    beyond: Floats = (np.minimum(logits - x[0], 0) + np.maximum(logits - x[-1], 0)) / by.temperature
+    return np.asarray(np.interp(logits, x, y)) + beyond
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Of log-odds, on some patches."""
+
+    nll: float
+    ece: float
+
+    @classmethod
+    def of(cls, logits: Floats, labels: Labels) -> Quality:
+        nll = np.logaddexp(0, np.where(labels == 1, -logits, logits)).mean()
+        return cls(float(nll), measures.calibration(labels, expit(logits)).error)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A fit and what it is worth."""
+
+    by: LogitMap
+    before: Quality
+    after: Quality
+    """On the patches of the fit, so optimistic."""
+    cross_fitted: Quality | None
+    """Each patch calibrated by a fit to the other folds; None where one of these is impossible."""
+
+
+def calibrate(logits: Floats, labels: Labels, units: Sequence[str], fit: Fit) -> Outcome:
+    """Fit, and judge the fit; patches with the same of `units` (N,) stay in one fold.
+
+    Raises `DataError` where the patches allow no fit.
+    """
+    by = fit(logits, labels)
+    before, after = (Quality.of(values, labels) for values in (logits, apply(by, logits)))
+    try:
+        crossed = Quality.of(_cross_fitted(logits, labels, folds(units), fit), labels)
+    except DataError:
+        return Outcome(by, before, after, None)
+    return Outcome(by, before, after, crossed)
+
+
+def _cross_fitted(logits: Floats, labels: Labels, place: NDArray[np.int64], fit: Fit) -> Floats:
+    crossed = np.empty_like(logits)
+    for fold in np.unique(place):
+        out = place == fold
+        crossed[out] = apply(fit(logits[~out], labels[~out]), logits[out])
+    return crossed
+
+
+def folds(units: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) 0 to `FOLDS` - 1: units in even parts, in the order of their SHA-256."""
+    names, of = np.unique(units, return_inverse=True)
+    keys = [hashlib.sha256(f"fold {name}".encode()).hexdigest() for name in names]
+    ranks = np.argsort(np.argsort(keys))
+    return (ranks % min(FOLDS, len(names)))[of]
+
+
+def _check(logits: Floats, labels: Labels) -> None:
+    if not np.isfinite(logits).all():
+        bad = np.count_nonzero(~np.isfinite(logits))
+        raise DataError(f"the network's logits are not finite on {bad} of {len(logits)} patches")
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"calibration needs patches of both labels, and {len(labels)} have one; add others"
+        )

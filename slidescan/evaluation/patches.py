@@ -1,0 +1,140 @@
+"""How good the patch classifier is: its metrics, their intervals, and pictures of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from slidescan.evaluation.bootstrap import FEW, LEVEL, Interval, bootstrap
+from slidescan.evaluation.images import read_images
+from slidescan.evaluation.metrics import BINS, Choices, Counts, Evaluation, Floats, names
+from slidescan.evaluation.report import Metric, Report
+from slidescan.evaluation.scores import Scores
+from slidescan.pictures import diagrams, grids, measures
+from slidescan.record import JSON
+
+ONE_CLASS = "all patches have one label"
+NOTHING = "no patch is labelled or called tumour"
+RANKING = {"roc_auc", "average_precision", "balanced_accuracy", "sensitivity", "specificity"} | {
+    "sensitivity_at_specificity", "specificity_at_sensitivity"
+}  # fmt: skip
+"""What needs both labels."""
+
+
+def evaluate(
+    scores: Scores,
+    choices: Choices,
+    resamples: int,
+    seed: int,
+    on_resample: Callable[[], object] = lambda: None,
+) -> Report:
+    """Every metric with its 95 % interval; slides are resampled where they are known."""
+    scores = scores.ranked()
+    found = Evaluation(scores.labels, scores.p, choices)
+    of, units = scores.groups()
+
+    def statistic(counts: Counts) -> Floats:
+        return found.values(counts if scores.slides is None else counts[of])
+
+    results = bootstrap(statistic, units, resamples, seed, LEVEL, on_resample)
+    metrics = [
+        _metric(key, name, result, resamples)
+        for (key, name), result in zip(names(choices).items(), results, strict=True)
+    ]
+    positives, count = int(scores.labels.sum()), len(scores)
+    unit = "patches" if scores.slides is None else "slides"
+    how = f"{LEVEL:.0%} percentile bootstrap, {resamples} resamples of {unit}, seed {seed}"
+    about: dict[str, JSON] = {
+        "patches": count,
+        "with_tumour": positives,
+        "slides": None if scores.slides is None else units,
+        "choices": asdict(choices),
+        "interval": how,
+    }
+    title = f"{count:,} patches, {positives:,} with tumour"
+    first = f"Called tumour from {choices.threshold:g} on. Intervals: {how}."
+    notes = [first, *_notes(scores, units)]
+    return Report(title, about, metrics, notes, LEVEL, _tables(scores, found))
+
+
+def _metric(key: str, name: str, result: Interval, resamples: int) -> Metric:
+    note = ""
+    if np.isnan(result.value):
+        note = ONE_CLASS if key in RANKING else NOTHING
+    elif result.undefined:
+        note = f"undefined in {result.undefined} of {resamples} resamples, which are left out"
+    elif not (np.isnan(result.low) or result.low <= result.value <= result.high):
+        note = "not inside: resampling shifts it, so the interval shows its spread alone"
+    return Metric(key, name, result.value, result.low, result.high, note)
+
+
+def _notes(scores: Scores, units: int) -> list[str]:
+    notes = []
+    if scores.slides is None:
+        notes.append(
+            "Intervals take patches as independent; those of a slide are not, so the intervals "
+            "are too narrow. --groups resamples slides."
+        )
+    elif units < 2:
+        notes.append("No intervals: all patches are of one slide, which cannot be resampled.")
+    elif units < FEW:
+        notes.append(f"Intervals from {units} slides are too narrow: a bootstrap wants {FEW}.")
+    notes.append(
+        "Resampling adds to every gap between probability and frequency, so the interval of the "
+        "ECE leans upwards."
+    )
+    return notes
+
+
+def _tables(scores: Scores, found: Evaluation) -> dict[str, JSON]:
+    """Confusion matrix and calibration bins."""
+    bins = measures.calibration(scores.labels, scores.p, BINS)
+    confusion = found.confusion(np.ones(len(scores), np.int64)).astype(int).tolist()
+    rows = zip(
+        bins.edges[:-1].tolist(), bins.counts.tolist(), bins.predicted, bins.observed, strict=True
+    )
+    return {
+        "confusion": dict(zip(("normal", "tumour"), confusion, strict=True)),
+        "reliability": [
+            {
+                "from": low,
+                "patches": count,
+                "predicted": float(predicted) if count else None,
+                "observed": float(observed) if count else None,
+            }
+            for low, count, predicted, observed in rows
+        ],
+    }
+
+
+def draw(folder: Path, scores: Scores, report: Report, threshold: float) -> None:
+    """Write the PNGs of curves. Raises `WriteError`."""
+    bounds = {
+        m.key: f" ({m.low:.4f} to {m.high:.4f})" for m in report.metrics if np.isfinite(m.low)
+    }
+    diagrams.separately(folder, scores.labels, scores.p, report.title, bounds, threshold)
+
+
+def draw_mistakes(path: Path, scores: Scores, images: Path, threshold: float) -> list[str]:
+    """Write a PNG of the worst mistakes whose pixels are in `images`; returns the ids without.
+
+    Raises `DataError` where none has, or an image is none; `WriteError`.
+    """
+    rows = np.concatenate(grids.worst(scores.labels, scores.p, threshold=threshold)).tolist()
+    pixels, missing = read_images(images, [scores.ids[i] for i in rows])
+    shown = [i for i in rows if scores.ids[i] in pixels]
+    if not shown:
+        return missing
+    grids.mistakes(
+        path,
+        np.stack([pixels[scores.ids[i]] for i in shown]),
+        scores.labels[shown],
+        scores.p[shown],
+        [scores.ids[i] for i in shown],
+        threshold=threshold,
+        title=f"Worst mistakes at {threshold:g}; the square is the 32 px that are labelled",
+    )
+    return missing

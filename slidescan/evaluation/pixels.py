@@ -1,0 +1,121 @@
+"""How well a map agrees with the annotations cell by cell, where it was scanned.
+
+The cells of hundreds of slides are some 10^9 numbers, so they are counted into bins, not kept. A
+bin is narrow where it matters: it spans 0.05 % of p near 0 and of 1 - p near 1, where a classifier
+puts most of its values, and values in one bin are ties.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.pictures.measures import Curve, Floats
+
+_DROPPED_BITS = 12
+"""Of a float32's 23 bits of mantissa."""
+_HALF = int(np.float32(0.5).view(np.uint32) >> _DROPPED_BITS)
+BINS = 2 * _HALF + 1
+
+PART_CELLS = 2**22
+"""Counted at once."""
+
+CURVE_POINTS = 1000
+"""Points of a curve that is drawn, of up to `BINS`."""
+
+
+@dataclass(slots=True)
+class Pixels:
+    """Counts of cells; those of several slides may be added up."""
+
+    threshold: float
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, BINS), np.int64))
+    """normal and tumour cells in each bin of p, from 0 up"""
+    confusion: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 2), np.int64))
+    """[[normal called normal, called tumour], [tumour called normal, called tumour]]"""
+    unscanned: int = 0
+    """annotated tumour cells without a value; they count nowhere else"""
+
+    def add(self, values: NDArray[np.float32], tumour: NDArray[np.bool_]) -> None:
+        """Count one slide: its map and the annotated cells, both (rows, columns)."""
+        # Some rows at a time: a map of a gigabyte needs no second one.
+        step = max(1, PART_CELLS // values.shape[1])
+        for top in range(0, len(values), step):
+            self._add(values[top : top + step], tumour[top : top + step])
+
+    def _add(self, values: NDArray[np.float32], tumour: NDArray[np.bool_]) -> None:
+        scanned = np.isfinite(values)
+        self.unscanned += int(np.count_nonzero(tumour & ~scanned))
+        p, truth = values[scanned], tumour[scanned]
+        self.counts += np.stack([np.bincount(bins(p[truth == t]), minlength=BINS) for t in (0, 1)])
+        called = 2 * truth.astype(np.int64) + (p >= self.threshold)
+        self.confusion += np.bincount(called, minlength=4).reshape(2, 2)
+
+    def merge(self, other: Pixels) -> None:
+        """Add another's counts to these."""
+        self.counts += other.counts
+        self.confusion += other.confusion
+        self.unscanned += other.unscanned
+
+    @property
+    def cells(self) -> int:
+        """Scanned."""
+        return int(self.confusion.sum())
+
+    @property
+    def dice(self) -> float:
+        """2 TP / (2 TP + FP + FN) at the threshold; NaN where there is no tumour, nor any called.
+
+        Over several slides the Dice of all their cells together, not the mean of their own.
+        """
+        (_, false), (missed, true) = self.confusion.tolist()
+        whole = 2 * true + false + missed
+        return 2 * true / whole if whole else math.nan
+
+    def roc(self) -> Curve:
+        """False positive rate against true positive rate, and the AUC; NaN with one class."""
+        false, true = self._cumulated()
+        if not false[-1] or not true[-1]:
+            return Curve(np.empty(0), np.empty(0), math.nan)
+        x, y = false / false[-1], true / true[-1]
+        return Curve(x, y, float(np.trapezoid(y, x)))
+
+    def precision_recall(self) -> Curve:
+        """Recall against precision, and the average precision; NaN without tumour."""
+        false, true = self._cumulated()
+        if not true[-1]:
+            return Curve(np.empty(0), np.empty(0), math.nan)
+        recall, precision = true / true[-1], true[1:] / (true[1:] + false[1:])
+        area = float(np.sum(np.diff(recall) * precision))
+        return Curve(recall, np.concatenate([precision[:1], precision]), area)
+
+    def _cumulated(self) -> Floats:
+        """Normal and tumour cells at each bin that holds any or above, from above the highest."""
+        some = self.counts[:, self.counts.any(axis=0)][:, ::-1]
+        return np.concatenate([np.zeros((2, 1)), np.cumsum(some, axis=1)], axis=1)
+
+
+def bins(p: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The bin of each probability; a higher one never has a lower bin.
+
+    >>> bins(np.array([0, 0.25, 0.5, 0.75, 1], np.float32)) * 2 - BINS + 1
+    array([-516096,   -4096,       0,    4096,  516096])
+    """
+    low = p < 0.5
+    # Floats of one sign are in the order of their bits; 1 - p is exact for p from 0.5 to 1.
+    near = np.where(low, p, np.float32(1) - p).astype(np.float32)
+    place = (near.view(np.uint32) >> _DROPPED_BITS).astype(np.int64)
+    return np.where(low, place, BINS - 1 - place)
+
+
+def thinned(curve: Curve, points: int = CURVE_POINTS) -> Curve:
+    """The same curve through fewer of its points, evenly along its length; the area is kept."""
+    if len(curve.x) <= points:
+        return curve
+    steps = np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y))
+    along = np.concatenate([[0], np.cumsum(steps)])
+    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)))
+    return Curve(curve.x[kept], curve.y[kept], curve.area)

@@ -1,0 +1,144 @@
+"""Predictions and labels of patches from CSV tables, checked and joined by id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.errors import DataError
+from slidescan.tables import read_table
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Patches with a label and a probability, in the order of the predictions."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    p: NDArray[np.float64]
+    slides: tuple[str, ...] | None = None
+    """The slide of each."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def ranked(self) -> Scores:
+        """The same from the highest probability down, which is quicker to evaluate."""
+        order = np.argsort(-self.p, kind="stable").tolist()
+        slides = None if self.slides is None else tuple(self.slides[i] for i in order)
+        ids = tuple(self.ids[i] for i in order)
+        return Scores(ids, self.labels[order], self.p[order], slides)
+
+    def groups(self) -> tuple[NDArray[np.intp], int]:
+        """Which unit of resampling each patch belongs to, (N,), and how many there are."""
+        if self.slides is None:
+            return np.arange(len(self)), len(self)
+        names, of = np.unique(self.slides, return_inverse=True)
+        return of, len(names)
+
+
+def read_scores(
+    predictions: Path, labels: Path, groups: Path | None = None, *, common: bool = False
+) -> Scores:
+    """Tables with the columns id,label: probabilities, and 0 or 1; `groups` has id,slide.
+
+    `common` takes the ids that both tables have; without it they must have the same.
+
+    Raises:
+        DataError: a table is not as described, an id is in it twice, or ids do not match.
+    """
+    predicted = _read(predictions, "label", _probability, "not a probability from 0 to 1")
+    known = _read(labels, "label", _label, "not 0 or 1")
+    ids = [i for i in predicted if i in known]
+    if not ids:
+        raise DataError(
+            f"{predictions} and {labels} have no id in common, e.g. {_example(predicted)} and "
+            f"{_example(known)}; are they of the same patches?"
+        )
+    if not common:
+        _check_same(predictions, predicted, labels, known, len(ids))
+    slides = None if groups is None else _slides(groups, ids)
+    p, truth = np.array([predicted[i] for i in ids]), np.array([known[i] for i in ids], np.int64)
+    return Scores(tuple(ids), truth, p, slides)
+
+
+def _slides(path: Path, ids: Sequence[str]) -> tuple[str, ...]:
+    slides = _read(path, "slide", str, "no slide")
+    without = [i for i in ids if i not in slides]
+    if without:
+        raise DataError(
+            f"{path}: {len(without)} of {len(ids)} patches have no slide, e.g. {without[0]}; "
+            "add them to the table"
+        )
+    return tuple(slides[i] for i in ids)
+
+
+def _check_same(
+    predictions: Path, predicted: Iterable[str], labels: Path, known: Iterable[str], common: int
+) -> None:
+    ours, theirs = set(predicted), set(known)
+    sides = (("predictions", "label", ours - theirs), ("labels", "prediction", theirs - ours))
+    found = [
+        f"{len(rest)} {of} have no {lacking}, e.g. {min(rest)}"
+        for of, lacking, rest in sides
+        if rest
+    ]
+    if found:
+        raise DataError(
+            f"{predictions} and {labels}: {'; '.join(found)}; --common evaluates the {common} "
+            "patches that are in both"
+        )
+
+
+def _read(path: Path, column: str, convert: Callable[[str], T], wrong: str) -> dict[str, T]:
+    """A column by id. Raises `DataError` with the number of bad rows and the first of them."""
+    values: dict[str, T] = {}
+    twice: list[str] = []
+    bad: list[str] = []
+    for line, row in read_table(path, ("id", column)):
+        key, value = (row["id"] or "").strip(), (row[column] or "").strip()
+        try:
+            if not key or not value:
+                raise ValueError
+            found = convert(value)
+        except ValueError:
+            bad.append(f"line {line}: {key or 'no id'}, {value or 'nothing'!r}")
+            continue
+        if key in values:
+            twice.append(f"line {line}: {key}")
+        values[key] = found
+    _refuse(path, bad, f"rows whose {column} is {wrong}, or that have none", "correct them")
+    _refuse(path, twice, "ids that are there before", "keep one row of each")
+    if not values:
+        raise DataError(f"{path}: has no rows below its header; check the file")
+    return values
+
+
+def _refuse(path: Path, found: Sequence[str], what: str, remedy: str) -> None:
+    if found:
+        raise DataError(f"{path}: {len(found)} {what}, e.g. {found[0]}; {remedy}")
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:  # NaN is not
+        raise ValueError
+    return value
+
+
+def _label(text: str) -> int:
+    value = float(text)
+    if value not in (0, 1):
+        raise ValueError
+    return int(value)
+
+
+def _example(values: Iterable[str]) -> str:
+    return next(iter(values))

@@ -1,0 +1,107 @@
+"""The slides of an evaluation: which belong together, and the table of all their detections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.errors import DataError, MapError
+from slidescan.evaluation import cases as one
+from slidescan.evaluation.cases import Case, Choices
+from slidescan.evaluation.pixels import Pixels
+from slidescan.evaluation.truth import read_column, stem
+from slidescan.record import JSON, differences
+from slidescan.store import Heatmap
+from slidescan.tables import write_table
+
+
+@dataclass(slots=True)
+class Study:
+    """Slides as they come in; those that do not belong together are refused."""
+
+    choices: Choices
+    cases: list[Case] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """why, by the map"""
+    made: Mapping[str, JSON] = field(default_factory=dict)
+    """what scores and grid of all the maps depend on"""
+    pixels: Pixels = field(init=False)
+    _seen: dict[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pixels = Pixels(self.choices.threshold)
+
+    def admit(self, heatmap: Heatmap) -> None:
+        """Refuse a slide that was there already and a map by another model or of another grid.
+
+        Raises MapError.
+        """
+        fingerprint = heatmap.settings["slide"]["fingerprint"]
+        if fingerprint in self._seen:
+            raise MapError(
+                f"{heatmap.path}: the same slide as {self._seen[fingerprint]}, which would count "
+                "twice; leave one out"
+            )
+        changes = differences(self.made, _made(heatmap)) if self.made else []
+        if changes:
+            raise MapError(
+                f"{heatmap.path}: not made as the maps before it ({'; '.join(changes)}); "
+                "evaluate them apart"
+            )
+
+    def add(self, heatmap: Heatmap, case: Case, pixels: Pixels) -> None:
+        """Keep what was found. Raises MapError where other slides' annotations were used."""
+        for other in self.cases:
+            if case.annotations and case.annotations == other.annotations:
+                raise MapError(
+                    f"{heatmap.path}: another slide than {other.map_path}, and {case.annotations} "
+                    "would be of both; rename one of the slides or evaluate them apart"
+                )
+        self._seen[heatmap.settings["slide"]["fingerprint"]] = heatmap.path
+        self.made = _made(heatmap)
+        self.cases.append(case)
+        self.pixels.merge(pixels)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(slides,) 1 for tumour."""
+        return np.array([case.label for case in self.cases], np.int64)
+
+    @property
+    def lesions(self) -> int:
+        """To be found."""
+        return sum(case.figures.lesions for case in self.cases)
+
+
+def read_folds(path: Path | None, cases: Sequence[Case]) -> NDArray[np.int64]:
+    """The fold of each slide, from a CSV (slide,fold); without one, each its own.
+
+    Raises DataError: unreadable, or a slide has no fold.
+    """
+    if path is None:
+        return np.arange(len(cases))
+    table = read_column(path, "fold")
+    given = []
+    for case in cases:
+        keys = [key for key in (case.name.casefold(), stem(case.name)) if key in table]
+        if not keys:
+            raise DataError(f"{path}: has no fold for {case.name}; add it or leave out --splits")
+        given.append(table[keys[0]])
+    return np.unique(given, return_inverse=True)[1].astype(np.int64)
+
+
+def write_detections(path: Path, cases: Sequence[Case]) -> None:
+    """A CSV of every detection, see `cases.rows`. Raises WriteError."""
+    columns = ("slide", "method", "score", "x_l0", "y_l0", "on")
+    write_table(path, columns, (row for case in cases for row in one.rows(case)))
+
+
+def _made(heatmap: Heatmap) -> dict[str, JSON]:
+    """By which model, turned how, in cells of what size."""
+    settings = heatmap.settings
+    kept: dict[str, JSON] = {key: settings[key] for key in ("model", "tta") if key in settings}
+    return kept | {"um_per_cell": round(heatmap.mpp * heatmap.grid.stride, 6)}
