@@ -1,4 +1,4 @@
-"""Nothing leaves the machine: neither a scan nor training opens a socket."""
+"""Nothing leaves the machine: neither a scan, nor training, nor evaluation opens a socket."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ main(sys.argv[1:], standalone_mode=False)
 assert "albumentations" in sys.modules
 """
 
+EVALUATE = """
+from slidescan.cli import main
+then = sys.argv.index("then")
+for arguments in sys.argv[1:then], sys.argv[then + 1:]:
+    main(arguments, standalone_mode=False)
+
+import numpy as np
+from slidescan.evaluation.froc import Scored, froc
+assert froc([Scored(np.float32([0.2]), np.float32([0.9]))]).score == 1
+assert "monai" in sys.modules
+"""
+
 SCAN = """
 from slidescan.cli import main
 main(sys.argv[1:], standalone_mode=False)
@@ -73,6 +85,22 @@ def test_a_training_opens_no_socket(tmp_path: Path) -> None:
     done = guarded(TRAIN, "train", "--data", data, "--config", config, "--out", out)
     assert done.returncode == 0, done.stderr
     assert (out / "last.json").exists()
+
+
+def test_an_evaluation_opens_no_socket(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("monai")
+    import patches
+
+    data, table = patches.write(tmp_path / "data", patches.make(40)), tmp_path / "p.csv"
+    done = guarded(
+        EVALUATE,
+        *("predict", data / "train", "--out", table, "--model", tiny_model),
+        *("--engine", "torch", "--threads", 1, "--tta", "d4"),
+        "then",
+        *("evaluate", "patches", table, data / "train_labels.csv", "--out", tmp_path / "scores"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "scores" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(
