@@ -41,6 +41,13 @@ def check_folder(path: Path) -> None:
         raise WriteError(f"{path}: there is no folder {path.parent}; create it or correct --out")
 
 
+def check_png(path: Path) -> None:
+    """Refuse what cannot become a PNG, before what takes long."""
+    check_folder(path)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise WriteError(f"{path}: not the name of a PNG; choose one that ends in .png")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write beside, rename at the end: yields the temporary file to write to.

@@ -46,6 +46,8 @@ def read_patch(path: str | Path) -> Patch | Bad:
 
 def decode(content: bytes) -> Patch | Bad:
     """(96, 96, 3) RGB of an encoded image, or why not."""
+    if not content:
+        return Bad("is an empty file")
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.size != (PATCH_PX, PATCH_PX):
@@ -61,5 +63,5 @@ def decode(content: bytes) -> Patch | Bad:
 
 def told(error: Exception) -> str:
     """An error in one line."""
-    # Pillow names the buffer by its address.
-    return re.sub(" at 0x[0-9a-f]+", "", " ".join(str(error).split())) or type(error).__name__
+    # Pillow names the buffer, and its address.
+    return re.sub(" <.*? at 0x[0-9a-f]+>", "", " ".join(str(error).split())) or type(error).__name__

@@ -443,7 +443,7 @@ def test_rasterise_takes_size_and_resolution_from_the_slide(drawn: Path, section
         ((), "give either --slide"),
         (("--slide", "s.tif", "--size", 9, 9), "give either --slide"),
         (("--size", 9, 9), "needs --slide-mpp"),
-        (("--size", 9, 9, "--slide-mpp", "nan"), "nan is no length"),
+        (("--size", 9, 9, "--slide-mpp", "nan"), "nan is not a number"),
         (("--size", 9, 9, "--slide-mpp", 1, "--mpp", 0), "0.01"),
         (("--size", 0, 9, "--slide-mpp", 1), "--size"),
     ],

@@ -238,7 +238,7 @@ def test_a_folder_without_patches_is_told_in_one_line(tmp_path: Path) -> None:
     refused(tmp_path, f"{tmp_path}: holds no patches", *wanted)
     refused(tmp_path / "nowhere", "nowhere: no such folder", *wanted)
     (tmp_path / "file").touch()
-    refused(tmp_path / "file", "file: cannot be read")
+    refused(tmp_path / "file", "file: is no folder", *wanted)
     (tmp_path / "train").mkdir()
     (tmp_path / "normal").mkdir()
     refused(tmp_path, "several layouts", *wanted)

@@ -191,3 +191,11 @@ def test_help_names_both_parts() -> None:
     result = CliRunner().invoke(main, ["evaluate", "patches", "--help"])
     assert result.exit_code == 0
     assert "--groups" in result.output
+
+
+@pytest.mark.parametrize("option", ["--threshold", "--specificity", "--sensitivity"])
+def test_nan_is_no_choice(option: str, tmp_path: Path) -> None:
+    # click's own range lets it pass, as every comparison with it is false.
+    result = CliRunner().invoke(main, ["evaluate", "patches", "p.csv", "l.csv", option, "nan"])
+    assert result.exit_code == 2
+    assert "nan is not a number in the range" in result.stderr

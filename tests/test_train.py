@@ -349,7 +349,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(loop, "close_epoch", interrupted)
     out = tmp_path / "out"
     result = slidescan_train("--data", kaggle, "--config", settings_file, "--out", out)
-    failed(result, f"interrupted; --resume --out {out} goes on")
+    failed(result, f"interrupted; the same command with --resume --out {out} goes on")
 
 
 # --- going on -------------------------------------------------------------------------------
@@ -530,9 +530,13 @@ def test_two_processes_end_as_one_with_the_same_batch(kaggle: Path, tmp_path: Pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 2/2") == 1  # told once
+    for once in ("epoch 2/2", "best.safetensors: "):
+        assert done.stdout.count(once) == 1
+    assert "deprecated" not in done.stderr
 
     one, two = (load(str(tmp_path / n / "last.json")).network for n in ("one", "two"))
+    counts = [int(b) for n in (one, two) for k, b in n.named_buffers() if "num_batches" in k]
+    assert set(counts) == {2 * (len(TRAINING) // 16)}  # one a step
     assert furthest(weights(one), weights(two)) < 1e-5
     begun = networks.network(TINY).float()
     assert furthest(weights(one), weights(begun)) > 1e-2
@@ -562,5 +566,8 @@ def test_lr_find_writes_a_curve_and_suggests_a_rate(
 def test_lr_find_refuses_what_is_no_range(kaggle: Path, tmp_path: Path) -> None:
     options = ("--data", kaggle, "--out", tmp_path / "x.png")
     failed(command("lr-find", *options, "--low", 1, "--high", 0.1), "wants 0 < low < high")
+    failed(command("lr-find", *options, "--high", "inf"), "wants 0 < low < high")
+    for out in ("x.csv", "x", "missing/x.png", "."):  # before a step is taken
+        failed(command("lr-find", "--data", kaggle, "--out", tmp_path / out), str(tmp_path))
     with pytest.raises(DataError):
         read(tmp_path / "none.csv", Epoch)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from slidescan.commands.options import PATH, bar, evaluation_libraries, open_slide, warn
+from slidescan.commands.options import (
+    PATH,
+    Real,
+    bar,
+    evaluation_libraries,
+    open_slide,
+    warn,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +40,7 @@ def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     return value
 
 
-_UM = click.FloatRange(0.01, 1e5)
+_UM = Real(0.01, 1e5)
 _file = click.argument("path", metavar="FILE", type=PATH)
 _slide = click.option("--slide", "slide_path", type=PATH, help="The slide they were drawn on.")
 
@@ -74,7 +81,7 @@ def show(path: Path, slide_path: Path | None, mpp: float | None) -> None:
 @_slide
 @click.option(
     "--size",
-    type=(click.IntRange(1), click.IntRange(1)),
+    type=(click.IntRange(1, 10_000_000), click.IntRange(1, 10_000_000)),
     metavar="WIDTH HEIGHT",
     help="Of the slide's finest level in px, in place of --slide.",
 )

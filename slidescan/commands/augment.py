@@ -37,6 +37,9 @@ def command(
 
     Each is drawn four times, those of probability 0 as well.
     """
+    from slidescan.files import check_png
+
+    check_png(out)
     with training_libraries():
         from slidescan_train.augment import preview
         from slidescan_train.config import load_config

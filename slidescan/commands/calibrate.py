@@ -11,6 +11,7 @@ import click
 
 from slidescan.commands.options import (
     PATH,
+    THREADS,
     bar,
     data_options,
     evaluation_libraries,
@@ -39,7 +40,7 @@ BATCH = 64
     "--out", type=PATH, required=True, help="The calibrated model, FILE.safetensors and FILE.json."
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--threads", type=click.IntRange(1), help="Processors to use. [default: all]")
+@click.option("--threads", type=THREADS, help="Processors to use. [default: all]")
 def command(
     model: str,
     out: Path,
@@ -172,7 +173,10 @@ def _report(out: Path, outcome: Outcome, patches: int) -> None:
         rows.append(("cross-fitted", outcome.cross_fitted))
     for name, quality in rows:
         click.echo(f"  {name:<12}  {quality.nll:.4f}  {quality.ece:.4f}")
-    click.echo("after is of the patches that were fitted, so optimistic; cross-fitted is not")
+    crossed = "; cross-fitted is not" if outcome.cross_fitted else ""
+    click.echo(f"after is of the patches that were fitted, so optimistic{crossed}")
+    if outcome.after.nll > outcome.before.nll:
+        warn("the fit makes its own patches worse: fit to more of them, or leave --isotonic out")
     if not outcome.cross_fitted:
         warn("a part of these patches allows no fit, so there are no cross-fitted figures")
     elif outcome.cross_fitted.nll >= outcome.before.nll:

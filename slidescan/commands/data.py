@@ -47,9 +47,9 @@ def command(
         from slidescan_train.data.dataset import read_slides, survey
         from tqdm import tqdm
 
-    from slidescan.files import check_folder
+    from slidescan.files import check_png
 
-    check_folder(out)
+    check_png(out)
     slides = read_slides(groups, root) if groups else None
     bar = partial(tqdm, disable=None, dynamic_ncols=True)
     found = survey(root, only=ids, cache=cache, progress=bar, say=tqdm.write)

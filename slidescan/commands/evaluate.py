@@ -7,7 +7,13 @@ from pathlib import Path
 
 import click
 
-from slidescan.commands.options import PATH, bar, evaluation_libraries, warn
+from slidescan.commands.options import (
+    PATH,
+    Real,
+    bar,
+    evaluation_libraries,
+    warn,
+)
 
 
 class _Parts(click.Group):
@@ -41,21 +47,21 @@ def command() -> None:
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.5,
     show_default=True,
     help="A patch is called tumour from this probability on.",
 )
 @click.option(
     "--specificity",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.95,
     show_default=True,
     help="The sensitivity is given at this specificity, or above.",
 )
 @click.option(
     "--sensitivity",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.95,
     show_default=True,
     help="The specificity is given at this sensitivity, or above.",
@@ -106,6 +112,8 @@ def patches(
         report = evaluate(scores, Choices(**choices), resamples, seed, done.update)
     click.echo(text(report))
     if out:
+        if not images:  # those of an earlier evaluation would be of other predictions
+            (out / "mistakes.png").unlink(missing_ok=True)
         draw(out, scores, report, choices["threshold"])
         write(out, report)
         click.echo(f"{out}: written")

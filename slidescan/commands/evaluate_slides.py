@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from slidescan.commands.options import PATH, bar, evaluation_libraries, open_slide_of, warn
+from slidescan.commands.options import (
+    PATH,
+    Real,
+    bar,
+    evaluation_libraries,
+    open_slide_of,
+    warn,
+)
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
@@ -48,21 +55,21 @@ if TYPE_CHECKING:
 @click.option("--partial", is_flag=True, help="Take unfinished maps as they are.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Real(0, 1, min_open=True),
     default=0.5,
     show_default=True,
     help="Detections and Dice: tumour from this probability on.",
 )
 @click.option(
     "--radius",
-    type=click.FloatRange(0),
+    type=Real(0, 1e5),
     default=187.0,
     show_default=True,
     help="Of non-maximum suppression, um.",
 )
 @click.option(
     "--um-per-px",
-    type=click.FloatRange(0, min_open=True),
+    type=Real(0, min_open=True),
     help="Evaluate on the coarsest level of the maps that is no coarser. [default: their cells]",
 )
 @click.option(
@@ -152,7 +159,7 @@ def _compare(study: Study, truth: Truth, maps: list[Path], slides: Path | None) 
                 study.failed[str(path)] = f"{type(error).__name__}: {error}"
             done.update(1)
     unused = truth.unused([case.annotations for case in study.cases])
-    if unused:
+    if unused and not study.failed:  # a map that failed may be the one they belong to
         warn(f"{truth.folder}: {len(unused)} of its files belong to no map, e.g. {unused[0]}")
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
 
-from slidescan.commands.options import PATH, bar, data_options, settings_options, training_libraries
+from slidescan.commands.options import (
+    PATH,
+    THREADS,
+    bar,
+    data_options,
+    settings_options,
+    training_libraries,
+)
 from slidescan.errors import ConfigError
 
 
@@ -18,9 +26,9 @@ from slidescan.errors import ConfigError
 )
 @click.option("--low", type=float, default=1e-5, show_default=True, help="First rate.")
 @click.option("--high", type=float, default=10.0, show_default=True, help="Last rate.")
-@click.option("--steps", type=click.IntRange(10), default=100, show_default=True)
+@click.option("--steps", type=click.IntRange(10, 100_000), default=100, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--threads", type=click.IntRange(1), help="Processors to use. [default: all]")
+@click.option("--threads", type=THREADS, help="Processors to use. [default: all]")
 def command(
     data: Path,
     ids: Path | None,
@@ -40,8 +48,11 @@ def command(
 
     Suggests the rate at which the loss falls most steeply. Nothing of a run is read or written.
     """
-    if not 0 < low < high:
-        raise ConfigError(f"--low {low:g} --high {high:g}: wants 0 < low < high")
+    from slidescan.files import check_png
+
+    check_png(out)
+    if not 0 < low < high < math.inf:
+        raise ConfigError(f"--low {low:g} --high {high:g}: wants 0 < low < high, both finite")
     with training_libraries():
         import numpy as np
         from slidescan_train import curves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+THREADS = click.IntRange(1, 4096)
+
+
+class Real(click.FloatRange):
+    """A number in a range; NaN, which every comparison lets pass, is none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As click does it, and finite."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number in the range", param, ctx)
+        return number
 
 
 def engine_options(command: F) -> F:
@@ -25,7 +40,7 @@ def engine_options(command: F) -> F:
     for option in (
         click.option(
             "--threads",
-            type=click.IntRange(1),
+            type=THREADS,
             help="Processors to use. [default: all that this process may use]",
         ),
         click.option("--device", help="cpu, cuda, cuda:1, ... [default: cpu; of a map, its own]"),

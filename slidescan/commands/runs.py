@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from slidescan.commands.options import PATH, training_libraries, warn
-from slidescan.errors import WriteError
+from slidescan.files import check_png
 
 SORTS = ("auc", "loss", "name")
 
@@ -32,8 +32,8 @@ def command(folder: Path, out: Path | None, sort: str) -> None:
     of their curves.
     """
     picture = folder / "runs.png" if out is None else out
-    if picture.suffix.lower() != ".png":
-        raise WriteError(f"{picture}: the picture is a PNG; choose an --out that ends in .png")
+    if out:
+        check_png(out)
     with training_libraries():
         from slidescan_train import curves
         from slidescan_train.comparison import compare, table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,7 +11,13 @@ from typing import Any
 
 import click
 
-from slidescan.commands.options import PATH, data_options, settings_options, training_libraries
+from slidescan.commands.options import (
+    PATH,
+    THREADS,
+    data_options,
+    settings_options,
+    training_libraries,
+)
 from slidescan.errors import ConfigError, SlidescanError
 
 
@@ -34,9 +41,7 @@ from slidescan.errors import ConfigError, SlidescanError
     show_default=True,
     help="auto takes a GPU where there is one.",
 )
-@click.option(
-    "--threads", type=click.IntRange(1), help="Processors for each process. [default: all]"
-)
+@click.option("--threads", type=THREADS, help="Processors for each process. [default: all]")
 def command(
     out: Path | None, resume: bool, config: Path | None, changes: tuple[str, ...], **request: Any
 ) -> None:
@@ -61,6 +66,8 @@ def command(
         config = begun
     with _interruptible(out):
         history = run(load_config(config, changes), Request(out=out, resume=resume, **request))
+    if int(os.environ.get("RANK", 0)):  # of torchrun: the first process tells it
+        return
     last, top = history[-1], best(history) or history[-1]
     click.echo(
         f"{out}/best.safetensors: validation AUC {top.validation_auc:.4f}, epoch {top.number}; "
@@ -75,5 +82,6 @@ def _interruptible(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise SlidescanError(
-            f"interrupted; --resume --out {out} goes on from the last checkpoint"
+            f"interrupted; the same command with --resume --out {out} goes on from the last "
+            "checkpoint, or begins where there is none"
         ) from error

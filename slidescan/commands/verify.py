@@ -9,6 +9,7 @@ import click
 
 from slidescan.commands.options import (
     PATH,
+    Real,
     bar,
     engine_options,
     models_option,
@@ -24,7 +25,7 @@ from slidescan.commands.options import (
 @click.option("--seed", type=int, default=0, show_default=True, help="Which cells are drawn.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0),
+    type=Real(0),
     help="Largest difference allowed. [default: 1e-5 in fp32, 0.02 below]",
 )
 @models_option

@@ -47,6 +47,8 @@ def evaluate(
     positives, count = int(scores.labels.sum()), len(scores)
     unit = "patches" if scores.slides is None else "slides"
     how = f"{LEVEL:.0%} percentile bootstrap, {resamples} resamples of {unit}, seed {seed}"
+    if resamples == 0 or units < 2:
+        how = "none"
     about: dict[str, JSON] = {
         "patches": count,
         "with_tumour": positives,
@@ -56,7 +58,7 @@ def evaluate(
     }
     title = f"{count:,} patches, {positives:,} with tumour"
     first = f"Called tumour from {choices.threshold:g} on. Intervals: {how}."
-    notes = [first, *_notes(scores, units)]
+    notes = [first, *(_notes(scores, units) if resamples else [])]
     return Report(title, about, metrics, notes, LEVEL, _tables(scores, found))
 
 
@@ -79,7 +81,7 @@ def _notes(scores: Scores, units: int) -> list[str]:
             "are too narrow. --groups resamples slides."
         )
     elif units < 2:
-        notes.append("No intervals: all patches are of one slide, which cannot be resampled.")
+        return ["No intervals: all patches are of one slide, which cannot be resampled."]
     elif units < FEW:
         notes.append(f"Intervals from {units} slides are too narrow: a bootstrap wants {FEW}.")
     notes.append(

@@ -84,7 +84,8 @@ def markdown(report: Report) -> str:
     """The same as a document."""
     head, *rows = _rows(report)
     lines = [f"# {report.title}", ""]
-    lines += [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in report.about.items()]
+    about = {key: value for key, value in report.about.items() if value is not None}
+    lines += [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in about.items()]
     lines += ["", _row(head), "|---|---|---|---|", *map(_row, rows)]
     lines += [line for note in report.notes for line in ("", note)]
     return "\n".join(lines) + "\n"
@@ -95,6 +96,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plain(value: JSON) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {_plain(each)}" for key, each in value.items())
     return value if isinstance(value, str) else json.dumps(value)
 
 

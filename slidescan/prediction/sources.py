@@ -105,10 +105,14 @@ class HDF5:
         self.path = path
         with _open(path) as file:
             x = file.get("x")
+            if x is None:
+                raise DataError(f"{path}: has no dataset x; it has {', '.join(file) or 'nothing'}")
             shape: tuple[int, ...] = getattr(x, "shape", ())
             kind = getattr(x, "dtype", "nothing")
             if shape[1:] != SHAPE or kind != np.uint8:
                 raise DataError(f"{path}: x is {kind} {shape}, wanted is uint8 (N, 96, 96, 3)")
+            if not shape[0]:
+                raise DataError(f"{path}: holds no patch; name another file")
             # A batch that ends within a chunk leaves it to the next.
             chunk = x.chunks[0] if x.chunks else 1
         self._cache = min(CACHE_BYTES, 2 * chunk * PATCH_PX * PATCH_PX * 3)
@@ -217,7 +221,8 @@ def listed(path: Path) -> Files:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "not a text file of paths"
+        raise DataError(f"{path}: cannot be read: {reason}") from error
     paths = [line for line in lines if line and not line.startswith("#")]
     if not paths:
         raise DataError(f"{path}: names no image; write the path of one on each line")
@@ -240,6 +245,8 @@ def select(source: Source, wanted: Sequence[str], where: Path) -> tuple[Source, 
             f"{where}: {len(missing)} of its {len(wanted)} ids have no patch, e.g. {examples}; "
             "add the files, or correct --like"
         )
+    if not chosen:
+        raise DataError(f"{where}: names no patch; write an id on each line below the header")
     rows = [row for row, patch_id in enumerate(source.ids) if patch_id in chosen]
     extra = [patch_id for patch_id in source.ids if patch_id not in chosen]
     return source.take(rows), extra

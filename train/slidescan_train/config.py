@@ -15,6 +15,7 @@ from slidescan.nasnet.plan import CellPlan, Count, Plan, Settings, StemPlan
 Probability = Annotated[float, Field(ge=0, le=1)]
 # Not strict, as counts are: YAML 1.1 reads 3e-3 as a string.
 Positive = Annotated[float, Field(gt=0)]
+Switch = Annotated[bool, Field(strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -238,9 +239,9 @@ class TrainConfig(Settings):
     clip: Positive | None = 5.0
     """Largest gradient norm; null: any."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
-    compile: bool = False
+    compile: Switch = False
     """torch.compile: faster steps after a minute or two of compiling."""
-    deterministic: bool = False
+    deterministic: Switch = False
     """The same weights again on a GPU too, slower; on a CPU they always are."""
     workers: Annotated[int, Field(ge=0, strict=True)] | None = None
     """Processes that prepare batches; 0: a thread; null: a thread on a CPU, all cores on a GPU."""

@@ -10,6 +10,7 @@ import copy
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,10 @@ class Learner:
         self.average = copy.deepcopy(self.network).to(fabric.device).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.network, config)
         compiled: Any = torch.compile(self.network) if config.compile else self.network
-        self.model, self._stepper = fabric.setup(compiled, self.optimiser)
+        with warnings.catch_warnings():
+            # torch's, of a name that Fabric knows no other of yet.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+            self.model, self._stepper = fabric.setup(compiled, self.optimiser)
         self._statistics = Statistics(self.network, fabric)
         self.steps = 0
 
@@ -192,12 +196,14 @@ class Statistics:
 
     def __init__(self, network: nn.Module, fabric: Fabric) -> None:
         norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        self._counts = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         self._running = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
         self._momentum = norms[0].momentum if norms and norms[0].momentum else 0.0
         self._fabric = fabric
 
     def begin(self) -> None:
         self._before = [b.clone() for b in self._running]
+        self._counted = [b.clone() for b in self._counts]
         self._sum = [torch.zeros_like(b) for b in self._running]
 
     def collect(self) -> None:
@@ -209,6 +215,8 @@ class Statistics:
         """After the last of `parts` micro-batches, over all processes."""
         if not self._running:
             return
+        # One a step, as the statistics move: however many micro-batches this process had.
+        torch._foreach_copy_(self._counts, [count + 1 for count in self._counted])
         flat = _total(self._fabric, torch.cat(self._sum)) / parts
         means = torch.split(flat, [len(b) for b in self._running])
         further = (1 - (1 - self._momentum) ** parts) / self._momentum

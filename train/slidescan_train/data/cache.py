@@ -147,7 +147,7 @@ def _open(
     try:
         index = Index.model_validate_json(path.with_suffix(".json").read_bytes())
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise _UnusableError from error
     except (OSError, EOFError, ValueError) as error:  # of which pydantic's is one
         raise _UnusableError("damaged") from error

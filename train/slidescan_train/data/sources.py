@@ -69,6 +69,8 @@ def find_layout(root: Path) -> Layout:
         names = {entry.name.lower(): entry.is_dir() for entry in os.scandir(root)}
     except FileNotFoundError:
         raise DataError(f"{root}: no such folder; {WANTED}") from None
+    except NotADirectoryError:
+        raise DataError(f"{root}: is no folder; {WANTED}") from None
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error.strerror}") from error
     found: list[Layout] = []
