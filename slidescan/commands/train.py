@@ -49,7 +49,7 @@ def command(
 
     OUT holds, after every epoch, best.safetensors and last.safetensors, which `slidescan heatmap
     --model` takes, the metrics as tables, TensorBoard events and pictures. A run killed at any
-    moment goes on with --resume. Several GPUs: torchrun --no-python slidescan train ...
+    moment goes on with --resume. Several GPUs: torchrun --nproc-per-node N -m slidescan train ...
     """
     if resume and out is None:
         raise ConfigError("--resume goes on with a run: name its folder with --out")
