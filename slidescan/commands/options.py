@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -141,7 +142,7 @@ def ensemble_options(command: F) -> F:
 
 
 @contextmanager
-def training_libraries() -> Iterator[None]:
+def _extra(purpose: str, name: str) -> Iterator[None]:
     """Say which extra brings a library that is missing."""
     from slidescan.errors import ConfigError
 
@@ -149,22 +150,12 @@ def training_libraries() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"training needs {error.name}, which is not installed; pip install 'slidescan[train]'"
+            f"{purpose} needs {error.name}, which is not installed; pip install 'slidescan[{name}]'"
         ) from error
 
 
-@contextmanager
-def evaluation_libraries() -> Iterator[None]:
-    """Say which extra brings a library that is missing."""
-    from slidescan.errors import ConfigError
-
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"evaluation needs {error.name}, which is not installed; "
-            "pip install 'slidescan[evaluate]'"
-        ) from error
+training_libraries = partial(_extra, "training", "train")
+evaluation_libraries = partial(_extra, "evaluation", "evaluate")
 
 
 @contextmanager

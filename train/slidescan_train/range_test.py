@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.files import replacing
+from slidescan.tables import write_table
 from slidescan_train.data.patches import Patches
 from slidescan_train.learner import DivergedError, Learner
 from slidescan_train.loader import Batch, Loader, micro_batches, steps
@@ -49,10 +48,8 @@ class RangeTest:
 
     def write(self, path: Path) -> None:
         """As CSV: learning_rate, loss, smoothed_loss."""
-        with replacing(path) as beside, beside.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("learning_rate", "loss", "smoothed_loss"))
-            writer.writerows(zip(self.rates, self.losses, self.smooth, strict=True))
+        rows = zip(self.rates, self.losses, self.smooth, strict=True)
+        write_table(path, ("learning_rate", "loss", "smoothed_loss"), rows)
 
 
 def range_test(
