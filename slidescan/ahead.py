@@ -1,10 +1,10 @@
-"""Work that is prepared by threads while what came before it is used."""
+"""Work that is prepared by others while what came before it is used."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 Job = TypeVar("Job")
@@ -12,12 +12,13 @@ Result = TypeVar("Result")
 
 
 def ahead(
-    pool: ThreadPoolExecutor, prepare: Callable[[Job], Result], jobs: Iterable[Job], depth: int
+    pool: Executor, prepare: Callable[[Job], Result], jobs: Iterable[Job], depth: int
 ) -> Generator[tuple[Job, Result], None, None]:
     """Each job with what `prepare` makes of it, in order, up to `depth` later ones in the making.
 
     Closed early, it cancels what has not begun.
 
+    >>> from concurrent.futures import ThreadPoolExecutor
     >>> with ThreadPoolExecutor(2) as pool:
     ...     list(ahead(pool, abs, [-1, 2, -3], depth=1))
     [(-1, 1), (2, 2), (-3, 3)]

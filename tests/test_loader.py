@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -136,14 +137,18 @@ def test_torchs_generator_does_not_depend_on_the_loader(forty: Patches) -> None:
     assert states[0].equal(states[1])
 
 
+def workers_of(loader: Loader) -> list[int]:
+    assert isinstance(loader._pool, ProcessPoolExecutor)
+    return list(loader._pool._processes)
+
+
 def test_a_worker_that_dies_is_one_clear_error(forty: Patches) -> None:
     index = [np.arange(20)] * 200
     with Loader(forty, AugmentConfig(), 7, 1) as loader:
         batches = loader.load(1, index)
         next(batches)
-        (worker,) = loader._by._iterator._workers  # type: ignore[union-attr]
-        os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(SlidescanError, match=r"batches died \(.*\); .*workers=0") as caught:
+        os.kill(*workers_of(loader), signal.SIGKILL)
+        with pytest.raises(SlidescanError, match=r"batches died; .*workers=0") as caught:
             list(batches)
     assert "\n" not in str(caught.value)
 
@@ -160,7 +165,7 @@ def run():
     with Loader(patches, AugmentConfig(), 0, 2) as loader:
         for i, _ in enumerate(loader.load(1, [np.arange(2)] * 100_000)):
             if i == 5:
-                print(*(w.pid for w in loader._by._iterator._workers), flush=True)
+                print(*loader._pool._processes, flush=True)
             time.sleep(0.001)
 
 if __name__ == "__main__":

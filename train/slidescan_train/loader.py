@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from slidescan.ahead import ahead
 from slidescan.errors import ConfigError, SlidescanError
@@ -26,6 +25,9 @@ from slidescan_train.data.patches import Patches
 from slidescan_train.workers import obey_parent
 
 Rows = NDArray[np.intp]
+Item = tuple[int, Rows]
+"""An epoch, and rows to prepare for it."""
+Prepared = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 AHEAD = 2
 """Batches that each worker prepares ahead of the one in use."""
@@ -82,7 +84,18 @@ class Loader:
         self, patches: Patches, config: AugmentConfig, seed: int, workers: int, pin: bool = False
     ) -> None:
         source = _Source(patches, config, seed)
-        self._by = _Processes(source, workers, pin) if workers else _Thread(source, pin)
+        self._pin = pin
+        self._depth = AHEAD * max(workers, 1)
+        self._pool: Executor
+        self._prepare: Callable[[Item], Prepared]
+        if workers:
+            # Of the standard library, whose processes tell of a dead one among them; a torch
+            # DataLoader may wait for ever on a lock that such a one held.
+            self._pool = ProcessPoolExecutor(workers, _context(), _start, (source,))
+            self._prepare = _prepare
+        else:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="slidescan-loader")
+            self._prepare = source.prepare
 
     def load(self, epoch: int, index: Sequence[Rows]) -> Iterator[Batch]:
         """The patches at each of `index`, augmented, in that order.
@@ -90,8 +103,20 @@ class Loader:
         Raises:
             SlidescanError: a worker process died.
         """
-        for rows, (pixels, labels) in zip(index, self._by.load(epoch, index), strict=True):
-            yield Batch(pixels, labels, rows)
+        items = [(epoch, rows) for rows in index]
+        try:
+            with closing(ahead(self._pool, self._prepare, items, self._depth)) as ready:
+                for (_, rows), (pixels, labels) in ready:
+                    yield Batch(self._placed(pixels), self._placed(labels), rows)
+        except BrokenProcessPool as error:
+            raise SlidescanError(
+                "a process that prepares batches died; give the machine more memory or set "
+                "workers=0"
+            ) from error
+
+    def _placed(self, values: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory() if self._pin else tensor
 
     def __enter__(self) -> Self:
         return self
@@ -102,107 +127,39 @@ class Loader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._by.close()
+        self._pool.shutdown(cancel_futures=True)
 
 
-Prepared = tuple[Tensor, Tensor]
-Item = tuple[int, Rows]
-
-
-class _Source(Dataset[Prepared]):
+class _Source:
     """(epoch, rows) to pixels and labels."""
 
     def __init__(self, patches: Patches, config: AugmentConfig, seed: int) -> None:
         self._patches, self._seed = patches, seed
         self._augment = Augment(config)
 
-    def __getitem__(self, item: Item) -> Prepared:
+    def prepare(self, item: Item) -> Prepared:
         epoch, rows = item
         pixels = self._patches.pixels(rows)
         for i, row in enumerate(rows):
             # A spawn key, for it keeps these apart from the generator of the epoch's order.
             seeds = np.random.SeedSequence((self._seed, epoch), spawn_key=(int(row),))
             pixels[i] = self._augment(pixels[i], np.random.default_rng(seeds))
-        return torch.from_numpy(pixels), torch.from_numpy(self._patches.labels[rows])
+        return pixels, self._patches.labels[rows]
 
 
-class _Thread:
-    def __init__(self, source: _Source, pin: bool) -> None:
-        self._source, self._pin = source, pin
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="slidescan-loader")
-
-    def load(self, epoch: int, index: Sequence[Rows]) -> Iterator[Prepared]:
-        items = [(epoch, rows) for rows in index]
-        with closing(ahead(self._pool, self._prepare, items, AHEAD)) as ready:
-            for _, prepared in ready:
-                yield prepared
-
-    def _prepare(self, item: Item) -> Prepared:
-        pixels, labels = self._source[item]
-        return (pixels.pin_memory(), labels.pin_memory()) if self._pin else (pixels, labels)
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+_source: _Source
+"""That of a worker process, which has one for its whole life."""
 
 
-class _Order:
-    """The sampler of workers that outlive an epoch: what they are to prepare next."""
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-
-    def __iter__(self) -> Iterator[Item]:
-        return iter(self.items)
-
-
-class _Processes:
-    def __init__(self, source: _Source, workers: int, pin: bool) -> None:
-        self._order = _Order()
-        self._iterator: Any = None
-        with warnings.catch_warnings():
-            # More workers than cores: that is for the user to say.
-            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-            self._loader = DataLoader(
-                source,
-                batch_size=None,
-                sampler=self._order,
-                num_workers=workers,
-                collate_fn=_as_they_are,
-                pin_memory=pin,
-                worker_init_fn=_start,
-                multiprocessing_context=_context(),
-                # Its own: else the number of workers would move torch's generator.
-                generator=torch.Generator(),
-                prefetch_factor=AHEAD,
-                persistent_workers=True,
-            )
-
-    def load(self, epoch: int, index: Sequence[Rows]) -> Iterator[Prepared]:
-        self._order.items = [(epoch, rows) for rows in index]
-        try:
-            self._iterator = iter(self._loader)
-            yield from self._iterator
-        except (RuntimeError, EOFError, ConnectionError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise SlidescanError(
-                f"a process that prepares batches died ({why}); give the machine more memory (in "
-                "a container, /dev/shm as well) or set workers=0"
-            ) from error
-
-    def close(self) -> None:
-        if self._iterator is not None:
-            self._iterator._shutdown_workers()  # else they stay for as long as a traceback does
-            self._iterator = None
-
-
-def _as_they_are(prepared: Any) -> Any:
-    return prepared
-
-
-def _start(_: int) -> None:
+def _start(source: _Source) -> None:
+    global _source
     obey_parent()
+    torch.set_num_threads(1)  # as many workers as cores
+    _source = source
+
+
+def _prepare(item: Item) -> Prepared:
+    return _source.prepare(item)
 
 
 def _context() -> multiprocessing.context.BaseContext:
