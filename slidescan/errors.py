@@ -52,6 +52,10 @@ class ConfigError(SlidescanError):
 def describe(error: ValidationError) -> str:
     """One line from pydantic's report: each key, what it holds, what was expected."""
     return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'file'} = {_short.repr(e['input'])}: {e['msg']}"
-        for e in error.errors()
+        f"{_key(e['loc'])} = {_short.repr(e['input'])}: {e['msg']}" for e in error.errors()
     )
+
+
+def _key(path: tuple[int | str, ...]) -> str:
+    """The key as a user spells it, without pydantic's mark of the architecture tried."""
+    return ".".join(str(part) for part in path if not str(part).startswith("arch=")) or "file"

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 
 from slidescan.errors import ConfigError, ModelError, describe
 from slidescan.files import replacing
-from slidescan.nasnet import Network, Plan
-from slidescan.nasnet.calibration import LogitMap
-from slidescan.nasnet.plan import Settings
+from slidescan.networks import AnyPlan, Network
+from slidescan.networks.calibration import LogitMap
+from slidescan.networks.plan import Settings
 from slidescan.record import JSON
 
 DEFAULT = "default"
@@ -51,7 +51,7 @@ class Card(Settings):
     """What a user has to know of the weights, and what loading them checks."""
 
     name: str
-    plan: Plan
+    plan: AnyPlan
     """Architecture and normalisation."""
     field_px: int
     stride_px: int
@@ -149,6 +149,16 @@ def _load(weights: Path, card: Card) -> Model:
     return Model(network.eval().requires_grad_(False), card)
 
 
+def _content(network: Network) -> bytes:
+    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
+def weights_sha256(network: Network) -> str:
+    """Of the file that `save` would write."""
+    return hashlib.sha256(_content(network)).hexdigest()
+
+
 def save(path: Path, network: Network, **about: object) -> Card:
     """Write `path` (.safetensors) and its card; `about` is what a card says beyond the network.
 
@@ -156,8 +166,7 @@ def save(path: Path, network: Network, **about: object) -> Card:
 
     The card goes last: weights without one, or with an older one, do not load.
     """
-    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    content = safetensors.torch.save(state)
+    content = _content(network)
     card = Card.model_validate(
         {
             "name": path.stem,

@@ -46,7 +46,7 @@ def section(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights and card of a network of 4 filters; random, and its probabilities vary."""
     network = networks.network(networks.plan("4/2", "R N N R")).float()
-    classifier = network.head[-1]
+    classifier = network.head.classifier
     assert isinstance(classifier, torch.nn.Conv2d)
     with torch.no_grad():
         classifier.weight.mul_(4)

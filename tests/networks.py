@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from slidescan.nasnet import Network, Plan
+from slidescan.networks import Network, Plan
+from slidescan.networks.plan import HeadPlan, NasnetPlan, PlainPlan
 
 KINDS = {"N": "normal", "R": "reduction"}
 
@@ -17,19 +18,15 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def plan(
     stem: str, cells: str, pool: str = "mean", grid: int = 1, filters: int = 4, dense: int = 4
-) -> Plan:
+) -> NasnetPlan:
     """A plan from its shorthand.
 
-    `stem` lists kernel/stride ("4/2 3"), `cells` the kinds ("R N2": 2 for double separables),
-    `dense` the filters of the stem.
+    `stem` lists kernel/stride ("4/2 3", with a p for a pool), `cells` the kinds ("R N2": 2 for
+    double separables), `dense` the filters of the stem.
     """
-    kernels = [part.partition("/") for part in stem.split()]
-    return Plan.model_validate(
+    return NasnetPlan.model_validate(
         {
-            "stem": [
-                {"kernel": int(kernel), "stride": int(stride or 1), "filters": dense}
-                for kernel, _, stride in kernels
-            ],
+            "stem": layers(stem, dense),
             "cells": [
                 {"kind": KINDS[part[0]], "filters": filters, "separables": int(part[1:] or 1)}
                 for part in cells.split()
@@ -37,6 +34,26 @@ def plan(
             "head": {"pool": pool, "grid": grid},
         }
     )
+
+
+def plain(stem: str, pool: str = "mean", grid: int = 1, filters: int = 8) -> PlainPlan:
+    """A plan of dense layers alone."""
+    head = HeadPlan.model_validate({"pool": pool, "grid": grid})
+    return PlainPlan.model_validate(
+        {"arch": "plain", "layers": layers(stem, filters), "head": head}
+    )
+
+
+def layers(shorthand: str, filters: int) -> list[dict[str, int | None]]:
+    parts = [part.rstrip("p").partition("/") for part in shorthand.split()]
+    return [
+        {
+            "kernel": int(kernel),
+            "stride": int(stride or 1),
+            "filters": None if text.endswith("p") else filters,
+        }
+        for text, (kernel, _, stride) in zip(shorthand.split(), parts, strict=True)
+    ]
 
 
 def network(plan: Plan, seed: int = 0) -> Network:

@@ -25,8 +25,8 @@ from slidescan.evaluation import calibration
 from slidescan.evaluation.calibration import Quality, apply, fit_isotonic, fit_temperature, folds
 from slidescan.geometry import PATCH_PX
 from slidescan.model import Calibration, load, save
-from slidescan.nasnet import Network
-from slidescan.nasnet.calibration import Calibrate, LogitMap
+from slidescan.networks import Network
+from slidescan.networks.calibration import Calibrate, LogitMap
 
 KNOTS = ((-3.0, -2.0), (-0.5, -1.5), (0.25, 0.5), (2.0, 2.5))
 MAPS = {

@@ -24,8 +24,8 @@ from slidescan.cli import main
 from slidescan.engines import make_engine
 from slidescan.engines.combined import Averaged, Ensemble, Oriented, mean, same_models
 from slidescan.errors import ModelError
-from slidescan.nasnet import Network
-from slidescan.nasnet.network import probability
+from slidescan.networks import Network
+from slidescan.networks.network import probability
 from slidescan.scan import Engine
 from slidescan.store import Heatmap
 

@@ -29,7 +29,7 @@ from slidescan import scan
 from slidescan.cli import COMMANDS, main
 from slidescan.geometry import Box
 from slidescan.model import load
-from slidescan.nasnet.network import probability
+from slidescan.networks.network import probability
 from slidescan.pictures.overlay import colourise, picture, spread
 from slidescan.slide import Slide
 from slidescan.store import Heatmap

@@ -16,8 +16,8 @@ from torch import nn
 from slidescan.engines import TOLERANCE, Name, Precision, choose, make_engine
 from slidescan.errors import ConfigError
 from slidescan.geometry import Box, Grid
-from slidescan.nasnet import Network
-from slidescan.nasnet.network import probability
+from slidescan.networks import Network
+from slidescan.networks.network import probability
 from slidescan.scan import Engine
 
 ENGINES = get_args(Name)
@@ -53,7 +53,7 @@ def network() -> Network:
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1
-    classifier = made.head[-1]
+    classifier = made.head.classifier
     assert isinstance(classifier, nn.Conv2d)
     assert classifier.bias is not None
     x = torch.from_numpy(noise(1, 400, 400, seed=1)).permute(0, 3, 1, 2).float()

@@ -27,7 +27,7 @@ from slidescan.engines.openvino import OpenVINOEngine
 from slidescan.errors import ModelError, WriteError
 from slidescan.geometry import PATCH_PX
 from slidescan.model import load, save
-from slidescan.nasnet import Network, Plan
+from slidescan.networks import Network, Plan
 
 ABOUT: dict[str, Any] = {
     "mpp": 0.972,

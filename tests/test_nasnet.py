@@ -10,15 +10,15 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from networks import image, network, plan
+from networks import image, network, plain, plan
 from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
 from slidescan.errors import ConfigError
 from slidescan.geometry import PATCH_PX, Box, Field, Grid
-from slidescan.nasnet import Network, Plan
-from slidescan.nasnet.cells import Cell, Crop
-from slidescan.nasnet.genotype import (
+from slidescan.networks import Network, Plan
+from slidescan.networks.cells import Cell, Crop
+from slidescan.networks.genotype import (
     NORMAL,
     REDUCTION,
     Branch,
@@ -29,7 +29,8 @@ from slidescan.nasnet.genotype import (
     crops,
     needs,
 )
-from slidescan.nasnet.network import probability
+from slidescan.networks.network import probability
+from slidescan.networks.plan import NasnetPlan
 
 # Each plan with its stride and the pixels its output depends on, summed kernel by kernel: a 4/2
 # stem sees 4 at jump 2; a normal cell adds 4 jumps (8 with two convolutions per separable), a
@@ -47,6 +48,11 @@ CASES: dict[str, tuple[Plan, int, int]] = {
     "dense 4, R N": (plan("4/2 3 4/2 3", "R N"), 8, 94),  # 4 + 4 + 6 + 8 + 40 + 32
     "N2 R2": (plan("4/2", "N2 R2"), 4, 60),  # 4 + 16 + 40
     "R N2, mean 2": (plan("4/2", "R N2", "mean", 2), 4, 60),  # 4 + 20 + 32 + 4
+    "pool, R N": (plan("4/2 3 2/2p 3", "R N"), 8, 90),  # 4 + 4 + 2 + 8 + 40 + 32
+    "R, log-sum-exp 4": (plan("4/2 4/2 3", "R", "log-sum-exp", 4), 8, 82),  # 4 + 6 + 8 + 40 + 24
+    "R, attention 4": (plan("4/2 4/2 3", "R", "attention", 4), 8, 82),
+    "plain, 8": (plain("4/2 3 2/2p 3 3 2/2p 3", "max", 2), 8, 54),  # 4 + 4 + 2 + 16 + 4 + 16 + 8
+    "plain, 16": (plain("4/2 4/2 2/2p 4/2 3", "max", 2), 16, 86),  # 4 + 6 + 4 + 24 + 32 + 16
 }
 EVERY = pytest.mark.parametrize("name", CASES)
 
@@ -238,7 +244,11 @@ def test_convolutions_and_pools_are_valid(name: str) -> None:
     leaves = [part for part in built(name).modules() if not list(part.children())]
     known = (*windows, nn.BatchNorm2d, nn.ReLU, nn.Identity, Crop)
     others = {type(part).__name__ for part in leaves if not isinstance(part, known)}
-    assert others <= {"Normalise", "Sequential"}  # Sequential: no pool where the strides agree
+    assert others <= {
+        "Normalise",
+        "LogSumExp",
+        "Sequential",
+    }  # Sequential: no pool where the strides agree
     for part in leaves:
         if isinstance(part, windows):
             assert part.padding in (0, (0, 0)), part
@@ -252,7 +262,8 @@ def test_nothing_else_touches_the_pixels(name: str) -> None:
     # Neither a functional padding nor a crop by run-time sizes (`x.shape`) can stand in the trace.
     traced = fx.symbolic_trace(built(name))
     functions = {n.target.__name__ for n in traced.graph.nodes if n.op == "call_function"}
-    assert functions <= {"sub", "truediv", "add", "cat", "getitem"}
+    by_cell = {"sub", "truediv", "add", "mul", "cat", "sigmoid", "exp", "log", "maximum"}
+    assert functions <= by_cell | {"getitem"}
     assert not [n for n in traced.graph.nodes if n.op == "call_method"]
 
 
@@ -426,15 +437,15 @@ def test_a_plan_without_a_stride_is_refused() -> None:
 )
 def test_a_wrong_setting_is_refused_by_its_key(change: dict[str, object], key: str) -> None:
     good = plan("4/2", "R N N R").model_dump()
-    Plan.model_validate(good)
+    NasnetPlan.model_validate(good)
     with pytest.raises(ValidationError) as refused:
-        Plan.model_validate(good | change)
+        NasnetPlan.model_validate(good | change)
     assert ".".join(map(str, refused.value.errors()[0]["loc"])) == key
 
 
 def test_a_plan_survives_json_and_cannot_be_changed() -> None:
     kept = plan("4/2 3", "R N2 R", "max", 3)
-    assert Plan.model_validate_json(kept.model_dump_json()) == kept
+    assert NasnetPlan.model_validate_json(kept.model_dump_json()) == kept
     with pytest.raises(ValidationError, match="frozen"):
         kept.head.grid = 1  # type: ignore[misc]
 
@@ -457,7 +468,7 @@ def test_the_table_of_the_design(
     wide = plan("4/2", " ".join(cells), grid=grid, dense=32).model_dump()
     for cell, count in zip(wide["cells"], filters, strict=True):
         cell["filters"] = count
-    net = Network(Plan.model_validate(wide))
+    net = Network(NasnetPlan.model_validate(wide))
     assert net.field == Field(0, 96, stride)
     assert sum(p.numel() for p in net.parameters()) == parameters
 
@@ -471,7 +482,7 @@ def test_one_seed_one_network() -> None:
     first, again, other = drawn(1), drawn(1), drawn(2)
     assert list(first) == list(again)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["stem.0.weight"], other["stem.0.weight"])
+    assert not torch.equal(first["body.stem.0.weight"], other["body.stem.0.weight"])
 
 
 def test_a_new_network_starts_at_even_odds() -> None:
@@ -489,14 +500,14 @@ def test_the_names_in_a_weights_file() -> None:
     # Published weights carry these; renaming a module orphans them.
     names = set(Network(CASES["R N N R"][0]).state_dict())
     assert {
-        "stem.0.weight",
-        "stem.1.running_var",
-        "cells.0.current.conv.weight",
-        "cells.3.previous.bn.bias",
-        "cells.0.steps.0.1.1.1.weight",  # step 0, right branch, depthwise 7x7
-        "cells.0.steps.4.0.1.3.running_mean",
-        "head.2.weight",
-        "head.2.bias",
+        "body.stem.0.weight",
+        "body.stem.1.running_var",
+        "body.cells.0.current.conv.weight",
+        "body.cells.3.previous.bn.bias",
+        "body.cells.0.steps.0.1.1.1.weight",  # step 0, right branch, depthwise 7x7
+        "body.cells.0.steps.4.0.1.3.running_mean",
+        "head.classifier.weight",
+        "head.classifier.bias",
     } <= names
     # The normalisation belongs to the plan, which the card keeps.
     assert not [name for name in names if name.startswith("normalise")]

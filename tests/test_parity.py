@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from slidescan.geometry import Field
-from slidescan.nasnet.cells import Cell
-from slidescan.nasnet.genotype import NORMAL, REDUCTION, Genotype, needs
+from slidescan.networks.cells import Cell
+from slidescan.networks.genotype import NORMAL, REDUCTION, Genotype, needs
 
 CURRENT, PREVIOUS, FILTERS = 5, 7, 4
 PUBLISHED = 2

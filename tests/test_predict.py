@@ -24,7 +24,7 @@ from processes import Strike
 
 from slidescan.cli import main
 from slidescan.model import load, save
-from slidescan.nasnet.network import probability
+from slidescan.networks.network import probability
 from slidescan.pictures.measures import roc
 from slidescan.prediction import scoring
 from slidescan.prediction.journal import Journal
@@ -431,7 +431,7 @@ def test_nothing_but_bad_images(tmp_path: Path, tiny_model: Path, out: Path) -> 
 def test_values_that_are_not_finite(folder: Path, tmp_path: Path, out: Path) -> None:
     network = networks.network(networks.plan("4/2", "R N N R")).float()
     with torch.no_grad():
-        network.head[-1].weight.fill_(float("nan"))
+        network.head.classifier.weight.fill_(float("nan"))
     path = tmp_path / "nan.safetensors"
     save(
         path,

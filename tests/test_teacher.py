@@ -22,8 +22,8 @@ from slidescan_train.teacher import Teacher, load_teacher
 from torch import Tensor, nn
 
 from slidescan.errors import ModelError
-from slidescan.nasnet import Network
-from slidescan.nasnet.calibration import LogitMap
+from slidescan.networks import Network
+from slidescan.networks.calibration import LogitMap
 
 CPU = torch.device("cpu")
 PATCHES = torch.from_numpy(VALIDATION.pixels(slice(5))).permute(0, 3, 1, 2).float()

@@ -29,7 +29,7 @@ from slidescan_train.learner import predict, tumour
 from slidescan.cli import main
 from slidescan.errors import ConfigError, DataError
 from slidescan.model import load
-from slidescan.nasnet import Plan
+from slidescan.networks import Plan
 
 FILES = {
     *("best.json", "best.safetensors", "last.json", "last.safetensors", "checkpoint.safetensors"),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from slidescan.evaluation.calibration import Outcome
     from slidescan.model import Card
-    from slidescan.nasnet import Network
+    from slidescan.networks import Network
 
 BATCH = 64
 

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import cuda  # not torch: the module of that name in this package would shadow it
 
 from slidescan.errors import ConfigError
-from slidescan.nasnet import Network
+from slidescan.networks import Network
 from slidescan.scan import Engine
 
 Name = Literal["openvino", "torch"]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slidescan.geometry import PATCH_PX
-from slidescan.nasnet import Network
-from slidescan.nasnet.network import probability
+from slidescan.networks import Network
+from slidescan.networks.network import probability
 
 # openvino reports its import and every conversion to the network through this package; where it
 # cannot be imported, openvino falls back to a stub of its own. Nothing may leave a hospital.

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from slidescan.machine import keep_freed_memory
-from slidescan.nasnet import Network
-from slidescan.nasnet.network import probability
+from slidescan.networks import Network
+from slidescan.networks.network import probability
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

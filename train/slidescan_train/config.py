@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from slidescan.errors import ConfigError, describe
-from slidescan.nasnet.plan import CellPlan, Count, Plan, Settings, StemPlan
+from slidescan.networks.plan import AnyPlan, CellPlan, Count, LayerPlan, NasnetPlan, Settings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 # Not strict, as counts are: YAML 1.1 reads 3e-3 as a string.
@@ -36,14 +36,14 @@ Odd = Annotated[int, Field(ge=3, le=31, strict=True), AfterValidator(_odd)]
 Sigma = Annotated[float, Field(gt=0, le=5)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
 
-DEFAULT_PLAN = Plan(
+DEFAULT_PLAN = NasnetPlan(
     # Dense convolutions where there are many pixels, cells where there are few: on a CPU
     # separable convolutions are bound by memory, dense ones by arithmetic.
     stem=(
-        StemPlan(kernel=4, stride=2, filters=32),
-        StemPlan(kernel=3, filters=64),
-        StemPlan(kernel=4, stride=2, filters=128),
-        StemPlan(kernel=3, filters=128),
+        LayerPlan(kernel=4, stride=2, filters=32),
+        LayerPlan(kernel=3, filters=64),
+        LayerPlan(kernel=4, stride=2, filters=128),
+        LayerPlan(kernel=3, filters=128),
     ),
     cells=(
         CellPlan(kind="reduction", filters=128),
@@ -210,7 +210,7 @@ class DistilConfig(Settings):
 class TrainConfig(Settings):
     """One training run. Rates are per optimiser step, times in epochs."""
 
-    plan: Plan = DEFAULT_PLAN
+    plan: AnyPlan = DEFAULT_PLAN
     augment: AugmentConfig = AugmentConfig()
     epochs: Count = 60
     patience: Count | None = None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
-from slidescan.nasnet.network import CLASSES
+from slidescan.networks.heads import CLASSES
 from slidescan_train.config import DistilConfig
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from slidescan import model
 from slidescan.errors import ConfigError, WriteError
 from slidescan.files import check_folder, lock, release, writing
-from slidescan.nasnet import Network
+from slidescan.networks import Network
 from slidescan.record import differences
 from slidescan_train import checkpoint
 from slidescan_train.config import TrainConfig
@@ -24,6 +24,7 @@ from slidescan_train.data import Data, load_data
 from slidescan_train.history import Epoch, Step
 from slidescan_train.learner import Learner
 from slidescan_train.loop import Progress, make_fabric, train
+from slidescan_train.published import is_published, load_published
 from slidescan_train.recorder import CHECKPOINT, Recorder, show
 from slidescan_train.teacher import load_teacher
 
@@ -44,7 +45,7 @@ class Request:
     skip_bad: bool = False
     teacher: str | None = None
     start: str | None = None
-    """A model whose weights it starts from."""
+    """A model, or published weights, that it starts from."""
     resume: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -84,9 +85,9 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric) -> list[Epoch]
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
         "teacher": teacher.sha256 if teacher else None,
-        "start": start.card.weights_sha256 if start else None,
+        "start": model.weights_sha256(start) if start else None,
     }
-    learner = Learner(config, fabric, teacher, start.network if start else None)
+    learner = Learner(config, fabric, teacher, start)
     progress = Progress()
     if there:
         tensors, numbers = there
@@ -127,7 +128,9 @@ def _free() -> tuple[str, ...]:
     return tuple(f"config.{key}:" for key in FREE)
 
 
-def _start(source: str, config: TrainConfig) -> model.Model:
+def _start(source: str, config: TrainConfig) -> Network:
+    if is_published(source):
+        return load_published(source, config.plan)
     start = model.load(source)
     lines = differences(
         start.card.plan.model_dump(mode="json"), config.plan.model_dump(mode="json")
@@ -136,7 +139,7 @@ def _start(source: str, config: TrainConfig) -> model.Model:
         raise ConfigError(
             f"--init {source}: has another plan: {'; '.join(lines)}; take a --config with its plan"
         )
-    return start
+    return start.network
 
 
 def _load(config: TrainConfig, request: Request, first: bool) -> Data:

