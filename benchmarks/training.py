@@ -21,7 +21,7 @@ from slidescan_train.config import TrainConfig, load_config
 from slidescan_train.data import load_data
 from slidescan_train.data.patches import Patches
 from slidescan_train.learner import Learner
-from slidescan_train.loader import Loader, micro_batches, steps
+from slidescan_train.loader import Loader, epoch_plan
 from slidescan_train.loop import make_fabric, worker_count
 
 from slidescan.machine import cores
@@ -39,10 +39,7 @@ def measure(config: TrainConfig, patches: Patches, device: str, seconds: float) 
     workers, pin = worker_count(config, fabric), fabric.device.type == "cuda"
     with Loader(patches, config.augment, config.seed, workers, pin) as loader:
         while taken < seconds:
-            plan = [
-                micro_batches(rows, config.micro_batch, 1)
-                for rows in steps(len(patches), config.batch, config.seed, number)
-            ]
+            plan = epoch_plan(len(patches), config, number)
             batches = loader.load(number, [rows for parts in plan for rows in parts])
             for parts in plan:
                 started = time.perf_counter()

@@ -20,7 +20,7 @@ from torch import Tensor
 from slidescan.ahead import ahead
 from slidescan.errors import ConfigError, SlidescanError
 from slidescan_train.augment import Augment
-from slidescan_train.config import AugmentConfig
+from slidescan_train.config import AugmentConfig, TrainConfig
 from slidescan_train.data.patches import Patches
 from slidescan_train.workers import obey_parent
 
@@ -70,6 +70,14 @@ def micro_batches(rows: Rows, micro: int, processes: int) -> list[Rows]:
             "fewer processes"
         )
     return np.array_split(rows, parts)
+
+
+def epoch_plan(count: int, config: TrainConfig, epoch: int, processes: int = 1) -> list[list[Rows]]:
+    """The micro-batches of each step of an epoch over `count` patches."""
+    return [
+        micro_batches(rows, config.micro_batch, processes)
+        for rows in steps(count, config.batch, config.seed, epoch)
+    ]
 
 
 class Loader:

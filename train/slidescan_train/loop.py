@@ -26,7 +26,7 @@ from slidescan_train.config import TrainConfig
 from slidescan_train.data.patches import Patches
 from slidescan_train.history import Epoch, Step, finished
 from slidescan_train.learner import DivergedError, Learner, Outcome, predict, tumour
-from slidescan_train.loader import Loader, micro_batches, steps
+from slidescan_train.loader import Loader, epoch_plan, steps
 from slidescan_train.schedule import rate
 
 
@@ -169,10 +169,7 @@ def run_epoch(
     """What is left of an epoch's steps."""
     config, number = learner.config, progress.epoch
     rank, world = learner.fabric.global_rank, learner.fabric.world_size
-    plan = [
-        micro_batches(rows, config.micro_batch, world)
-        for rows in steps(len(training), config.batch, config.seed, number)
-    ]
+    plan = epoch_plan(len(training), config, number, world)
     todo = plan[len(progress.losses) :]
     batches = iter(loader.load(number, [rows for parts in todo for rows in parts[rank::world]]))
     learner.network.train()

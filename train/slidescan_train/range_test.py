@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slidescan.tables import write_table
 from slidescan_train.data.patches import Patches
 from slidescan_train.learner import DivergedError, Learner
-from slidescan_train.loader import Batch, Loader, micro_batches, steps
+from slidescan_train.loader import Batch, Loader, epoch_plan
 from slidescan_train.loop import worker_count
 
 SMOOTHING = 0.9
@@ -90,10 +90,7 @@ def _steps(
     """The steps of one epoch after the other: (micro-batches, what brings them)."""
     config = learner.config
     for epoch in count(1):
-        plan = [
-            micro_batches(rows, config.micro_batch, 1)
-            for rows in steps(len(training), config.batch, config.seed, epoch)
-        ]
+        plan = epoch_plan(len(training), config, epoch)
         batches = loader.load(epoch, [rows for parts in plan for rows in parts])
         for parts in plan:
             yield parts, batches
