@@ -106,7 +106,8 @@ class Cell(nn.Module):
     current, previous
         (channels, field) of the outputs of the last cell and the one before it.
 
-    `field` and `channels` describe the output.
+    `field` and `channels` describe the output; `ratio` is how many cells of PREVIOUS lie along one
+    of CURRENT, and `stride` how many of CURRENT along one of the output.
     """
 
     def __init__(
@@ -121,10 +122,12 @@ class Cell(nn.Module):
         self.sources = tuple(tuple(b.source for b in step) for step in genotype.steps)
         self.output = genotype.output
         self.channels = filters * len(genotype.output)
+        self.stride = genotype.stride
 
         # The output sees what either input sees in the cells that are read of it.
         seen, jump = current[1], current[1].stride
         onto, seen_before = _onto(previous[1], seen)
+        self.ratio = jump // previous[1].stride
         read, read_before = (
             field.crop(need)
             for field, need in zip((seen, seen_before), needs(genotype, separables), strict=True)
