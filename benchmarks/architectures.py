@@ -29,8 +29,8 @@ from slidescan.engines import make_engine
 from slidescan.files import replacing
 from slidescan.geometry import PATCH_PX
 from slidescan.machine import cores
-from slidescan.networks import Network, Plan
-from slidescan.networks.plan import NasnetPlan, PlainPlan
+from slidescan.networks.network import Network
+from slidescan.networks.plan import NasnetPlan, PlainPlan, Plan
 from slidescan.pictures import style
 from slidescan.scan import TILE_PX
 

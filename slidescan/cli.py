@@ -10,7 +10,7 @@ import click
 from slidescan.errors import SlidescanError
 
 COMMANDS = (
-    *("heatmap", "verify", "export", "predict", "evaluate", "calibrate", "annotations"),
+    *("heatmap", "verify", "export", "predict", "evaluate", "calibrate", "annotations", "models"),
     *("train", "data", "augment", "lr-find", "runs"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan import engines, model, scan, tissue
-from slidescan.engines import combined
+from slidescan.engines import combined, modes, patchwise
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
 from slidescan.machine import cores
@@ -62,6 +63,9 @@ class Options:
     models: tuple[str, ...] = (model.DEFAULT,)
     """several are averaged"""
     tta: combined.Tta | None = None
+    mode: modes.Mode = "dense"
+    stride: int | None = None
+    """scan-plane px between cells; the models' own where None"""
     mpp: float | None = None
     """um/px of the slide's level 0, where it records none or a wrong one"""
     engine: engines.Name | None = None
@@ -96,13 +100,20 @@ class Job:
         self.threads = options.threads or cores()
         self.engine_name = engines.choose(options.engine, options.device, options.precision)
         self.ensemble = combined.Ensemble.load(options.models, options.tta)
+        self.stride_px = modes.choose_stride(self.ensemble, options.mode, options.stride)
 
     @cached_property
     def engine(self) -> scan.Engine:
         """Compiling takes seconds, and many slides share it."""
-        return self.ensemble.engine(
-            self.engine_name, self.options.device, self.options.precision, self.threads
-        )
+        options = self.options
+        return modes.make(
+            self.ensemble, options.mode, self.stride_px,
+            self.engine_name, options.device, options.precision, self.threads,
+        )  # fmt: skip
+
+    @property
+    def _by_patch(self) -> bool:
+        return self.options.mode == "patch"
 
     def run(self, slide_path: Path, out: Path) -> Summary:
         """Scan a slide into the map `out`, or go on where an earlier run stopped.
@@ -115,7 +126,7 @@ class Job:
             for warning in slide.warnings:
                 self.report.warn(f"{slide_path}: {warning}")
             plane = slide.plane(ensemble.mpp)
-            grid = Grid(plane.shape_px, ensemble.stride_px, ensemble.field_px)
+            grid = Grid(plane.shape_px, self.stride_px, ensemble.field_px)
             mask = self.select(plane, grid)
             if not mask.any():
                 self.report.warn(
@@ -142,6 +153,8 @@ class Job:
     def settings(self, slide: Slide) -> dict[str, JSON]:
         """All that determines a value; a map made with anything else is not continued."""
         options = self.options
+        # Maps of before there was a choice say nothing of it.
+        patch: dict[str, JSON] = {"mode": "patch", "batch": patchwise.BATCH}
         return {
             "slide": {
                 "fingerprint": slide.fingerprint,
@@ -154,13 +167,11 @@ class Job:
             "precision": options.precision,
             "tile_px": scan.TILE_PX,
             "tissue_mask": options.tissue_mask,
+            **(patch if self._by_patch else {}),
         }
 
     def select(self, plane: Plane, grid: Grid) -> NDArray[np.bool_]:
-        """The cells to scan: those inside the slide's bounds that see tissue, or all of them.
-
-        The overview is read on the heatmap's own grid, one pixel a cell.
-        """
+        """The cells to scan: those inside the slide's bounds that see tissue, or all of them."""
         stride, bounds = grid.stride, plane.bounds
         inside = Box(
             bounds.y0 // stride,
@@ -172,28 +183,45 @@ class Job:
         if not self.options.tissue_mask:
             mask[inside.slices] = True
             return mask
-        overview = plane.slide.plane(plane.mpp * stride)
+        # Every cell whose field of view touches tissue.
+        reach = -(-(grid.field_px - stride) // (2 * stride))
+        mask[inside.slices] = tissue.grow(self._find_tissue(plane, stride, inside), reach)
+        return mask
+
+    def _find_tissue(self, plane: Plane, stride: int, cells: Box) -> NDArray[np.bool_]:
+        """Which of `cells` hold tissue, by an overview of one pixel a cell or, of large ones, more.
+
+        A fragment that must not be lost fills a whole pixel, wherever it lies.
+        """
+        side = math.ceil(plane.mpp * stride / (tissue.FRAGMENT_UM / 2))
+        overview = plane.slide.plane(plane.mpp * stride / side)
+        box = Box(cells.y0 * side, cells.x0 * side, cells.y1 * side, cells.x1 * side)
         try:
-            rgb = read_whole(overview, inside, "finding tissue", self.threads, self.report.bar)
+            rgb = read_whole(overview, box, "finding tissue", self.threads, self.report.bar)
         except SlideError as error:
             raise SlideError(f"{error}; --no-tissue-mask scans what can be read") from error
         found = tissue.tissue_mask(rgb, um_per_px=overview.mpp)
-        # Every cell whose field of view touches tissue.
-        mask[inside.slices] = tissue.grow(found, -(-(grid.field_px - stride) // (2 * stride)))
-        return mask
+        rows, columns = cells.shape
+        pixels = found.reshape(rows, side, columns, side)
+        held: NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=(1, 3))
+        return held
 
     def fill(self, heatmap: Heatmap, plane: Plane) -> float:
         """Scan the blocks that a map still lacks; returns their scan-plane megapixels."""
         grid, mask = heatmap.grid, heatmap.mask
         cell_mpx = grid.stride**2 / 1e6
-        work = list(scan.plan_work(heatmap.missing(), mask, scan.TILE_PX // grid.stride))
+        tile_cells = scan.TILE_PX // grid.stride
+        if self._by_patch:
+            tile_cells = min(tile_cells, patchwise.TILE_CELLS)
+        work = list(scan.plan_work(heatmap.missing(), mask, tile_cells))
         total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
         if len(work) < total:
             done = total - len(work)
             self.report.say(f"{heatmap.path}: going on, {done} of {total} blocks are there")
         if not work:
             return 0.0
-        megapixels = sum(tile.area for item in work for tile in item.tiles) * cell_mpx
+        cells = sum(self._scored(tile, mask) for item in work for tile in item.tiles)
+        megapixels = cells * cell_mpx
         engine = self.engine
         with self.report.bar("scanning", megapixels, "Mpx") as progress:
             try:
@@ -205,7 +233,7 @@ class Job:
                     engine,
                     heatmap,
                     threads=self.threads,
-                    on_tile=lambda tile: progress.update(tile.area * cell_mpx),
+                    on_tile=lambda tile: progress.update(self._scored(tile, mask) * cell_mpx),
                 )
             except SlideError as error:
                 left = sum(1 for _ in heatmap.missing())
@@ -214,6 +242,10 @@ class Job:
                     "same command on a sound copy goes on from there"
                 ) from error
         return round(megapixels, 3)
+
+    def _scored(self, tile: Box, mask: NDArray[np.bool_]) -> int:
+        """Cells that the engine computes: all of a tile, or patch by patch the selected ones."""
+        return int(np.count_nonzero(mask[tile.slices])) if self._by_patch else tile.area
 
 
 def read_whole(

@@ -5,69 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
 
 import safetensors.torch
-from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 
-from slidescan.errors import ConfigError, ModelError, describe
+from slidescan.card import (
+    DEFAULT,
+    Ancestor,
+    Calibration,
+    Card,
+    encoded,
+    locate,
+    read_card,
+    read_weights,
+    shipped,
+)
+from slidescan.errors import ConfigError, ModelError
 from slidescan.files import replacing
-from slidescan.networks import AnyPlan, Network
-from slidescan.networks.calibration import LogitMap
-from slidescan.networks.plan import Settings
+from slidescan.networks.network import Network
 from slidescan.record import JSON
 
-DEFAULT = "default"
-"""The shipped model that commands take unless told otherwise."""
+__all__ = ["DEFAULT", "Calibration", "Card", "Model", "load", "save", "shipped", "weights_sha256"]
 
-
-class Validation(Settings):
-    """Scores on the held-out patches."""
-
-    patches: int
-    auc: float
-    accuracy: float
-    nll: float
-
-
-class Calibration(LogitMap):
-    """What the network's logits go through, and what that was worth where it was fitted."""
-
-    fitted_on: str
-    patches: int
-    nll_before: float
-    nll_after: float
-    ece_before: float
-    ece_after: float
-    """Of the patches it was fitted on, so optimistic."""
-    ece_cross_fitted: float | None
-    """Of the same patches, each calibrated by a fit to others; None where they allow none."""
-
-
-class Card(Settings):
-    """What a user has to know of the weights, and what loading them checks."""
-
-    name: str
-    plan: AnyPlan
-    """Architecture and normalisation."""
-    field_px: int
-    stride_px: int
-    mpp: Annotated[float, Field(gt=0)]
-    """Micrometres per pixel of the patches it was trained on."""
-    weights_sha256: str
-    data: str
-    split: str
-    validation: Validation
-    teacher: str | None = None
-    """The network it was distilled from."""
-    calibration: Calibration | None = None
-    """Part of the network that `load` builds; the weights and `validation` know nothing of it."""
-    reproduce: str
-    """The command that made the weights."""
-    versions: dict[str, str]
+OF_THE_NETWORK = frozenset(
+    ("name", "plan", "calibration", "field_px", "stride_px", "parameters", "weights_sha256")
+)
+"""Fields of the card that `save` fills in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +50,19 @@ class Model:
             found["calibration"] = {"temperature": by.temperature, "isotonic_sha256": knots}
         return found
 
+    @property
+    def sha256(self) -> str:
+        """Of its weights, and of its calibration where it has one."""
+        known = {key: value for key, value in self.identity.items() if key != "name"}
+        if known.keys() == {"sha256"}:
+            return self.card.weights_sha256
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
-def shipped(name: str) -> Path:
-    """The weights of a model in the package."""
-    return Path(str(files("slidescan") / "weights" / f"{name}.safetensors"))
+    @property
+    def ancestor(self) -> Ancestor:
+        """What the card of a model made from this one says of it."""
+        told = {key: getattr(self.card, key) for key in Ancestor.model_fields if key != "sha256"}
+        return Ancestor(sha256=self.sha256, **told)
 
 
 def load(source: str) -> Model:
@@ -97,39 +70,9 @@ def load(source: str) -> Model:
 
     Raises `ModelError` where either is missing or damaged, or the two do not belong together.
     """
-    path = Path(source) if source.endswith((".safetensors", ".json")) else shipped(source)
-    weights, card = path.with_suffix(".safetensors"), path.with_suffix(".json")
-    return _load(weights, _read_card(card, source))
-
-
-def _read_card(path: Path, source: str) -> Card:
-    try:
-        return Card.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        names = ", ".join(sorted(p.stem for p in shipped(DEFAULT).parent.glob("*.json")))
-        raise ModelError(
-            f"{source}: no model card {path}; name a shipped model ({names}) or a .safetensors "
-            "file with its .json beside it"
-        ) from error
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise ModelError(f"{path}: not a valid model card: {describe(error)}") from error
-
-
-def _load(weights: Path, card: Card) -> Model:
-    try:
-        content = weights.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"{weights}: no such file, but its card is there") from error
-    except OSError as error:
-        raise ModelError(f"{weights}: cannot be read: {error.strerror}") from error
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != card.weights_sha256:
-        raise ModelError(
-            f"{weights}: SHA-256 {sha256[:12]}... is not its card's {card.weights_sha256[:12]}...; "
-            "the file is damaged or belongs to another card, copy both again"
-        )
+    card = read_card(source)
+    content = read_weights(source, card)
+    weights, path = locate(source)
     try:
         network = Network(card.plan, card.calibration)
         network.load_state_dict(safetensors.torch.load(content))
@@ -143,8 +86,8 @@ def _load(weights: Path, card: Card) -> Model:
     field = network.field
     if (field.size, field.stride) != (card.field_px, card.stride_px):
         raise ModelError(
-            f"{weights.with_suffix('.json')}: says field {card.field_px} px and stride "
-            f"{card.stride_px} px, its plan gives {field.size} and {field.stride}"
+            f"{path}: says field {card.field_px} px and stride {card.stride_px} px, its plan "
+            f"gives {field.size} and {field.stride}"
         )
     return Model(network.eval().requires_grad_(False), card)
 
@@ -174,6 +117,7 @@ def save(path: Path, network: Network, **about: object) -> Card:
             "calibration": network.calibration,
             "field_px": network.field.size,
             "stride_px": network.field.stride,
+            "parameters": sum(p.numel() for p in network.parameters()),
             "weights_sha256": hashlib.sha256(content).hexdigest(),
             **about,
         }
@@ -183,6 +127,6 @@ def save(path: Path, network: Network, **about: object) -> Card:
         replacing(path.with_suffix(".json")) as card_beside,
         replacing(path.with_suffix(".safetensors")) as weights_beside,
     ):
-        card_beside.write_bytes(card.model_dump_json(indent=2).encode() + b"\n")
+        card_beside.write_bytes(encoded(card))
         weights_beside.write_bytes(content)
     return card

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,15 @@ class Engine(Protocol):
     """A network ready to run."""
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """P(tumour) of RGB (N, H, W, 3): (N, h, w), one per native stride. One call at a time."""
+        """P(tumour) of RGB (N, H, W, 3): (N, h, w), one per stride. One call at a time."""
+
+
+@runtime_checkable
+class Selective(Engine, Protocol):
+    """An engine whose every cell costs the same, so that it leaves out those nobody wants."""
+
+    def select(self, pixels: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """As a call where `wanted` (N, h, w); anything elsewhere."""
 
 
 class Sink(Protocol):
@@ -121,9 +129,10 @@ def scan(
             for (item, tile), pixels in read:
                 if tile == item.tiles[0]:
                     values = np.full(item.block.shape, np.nan, np.float32)
-                scores = engine(pixels[None])[0]
+                wanted = mask[tile.slices]
+                scores = _score(engine, pixels, wanted)
                 here = tile.shift(-item.block.y0, -item.block.x0).slices
-                values[here] = np.where(mask[tile.slices], scores, np.float32(np.nan))
+                values[here] = np.where(wanted, scores, np.float32(np.nan))
                 on_tile(tile)
                 if tile == item.tiles[-1]:
                     while len(pending) > 1:
@@ -132,6 +141,18 @@ def scan(
         finally:
             for future in pending:
                 future.result()
+
+
+def _score(
+    engine: Engine, pixels: NDArray[np.uint8], wanted: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """The cells of one tile, at least those `wanted`; (h, w)."""
+    if isinstance(engine, Selective):
+        scores = engine.select(pixels[None], wanted[None])
+    else:
+        scores = engine(pixels[None])
+    of_tile: NDArray[np.float32] = scores[0]
+    return of_tile
 
 
 def score_patches(

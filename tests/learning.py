@@ -16,7 +16,7 @@ from slidescan_train.history import Epoch, Step
 from slidescan_train.learner import Learner
 from slidescan_train.loop import Progress, train
 
-from slidescan.networks import Network
+from slidescan.networks.network import Network
 
 TINY = networks.plan("4/2 3 4/2", "R", filters=2, dense=4)
 STILL: dict[str, Any] = {"d4": {"p": 0}, "stain": {"p": 0}, "one_of": {}, "crop": {"p": 0}}

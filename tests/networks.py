@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from slidescan.networks import Network, Plan
-from slidescan.networks.plan import HeadPlan, NasnetPlan, PlainPlan
+from slidescan.networks.network import Network
+from slidescan.networks.plan import HeadPlan, NasnetPlan, PlainPlan, Plan
 
 KINDS = {"N": "normal", "R": "reduction"}
 

@@ -25,8 +25,9 @@ from slidescan.evaluation import calibration
 from slidescan.evaluation.calibration import Quality, apply, fit_isotonic, fit_temperature, folds
 from slidescan.geometry import PATCH_PX
 from slidescan.model import Calibration, load, save
-from slidescan.networks import Network
-from slidescan.networks.calibration import Calibrate, LogitMap
+from slidescan.networks.calibration import Calibrate
+from slidescan.networks.logit_map import LogitMap
+from slidescan.networks.network import Network
 
 KNOTS = ((-3.0, -2.0), (-0.5, -1.5), (0.25, 0.5), (2.0, 2.5))
 MAPS = {

@@ -24,8 +24,7 @@ from slidescan.cli import main
 from slidescan.engines import make_engine
 from slidescan.engines.combined import Averaged, Ensemble, Oriented, mean, same_models
 from slidescan.errors import ModelError
-from slidescan.networks import Network
-from slidescan.networks.network import probability
+from slidescan.networks.network import Network, probability
 from slidescan.scan import Engine
 from slidescan.store import Heatmap
 
@@ -227,11 +226,9 @@ def test_models_that_do_not_go_together(
 ) -> None:
     finer = save(tmp_path / "finer.safetensors", model.load(str(other_model)).network, mpp=0.5)
     wider = networks.network(networks.plan("4/2 3 4/2 3", "R N", filters=2)).float()
-    stride4 = networks.network(networks.plan("4/2", "N R", filters=2)).float()
     copy = save(tmp_path / "copy.safetensors", model.load(str(tiny_model)).network)
     for other, words in (
-        (finer, ["0.5 um/px", "0.972 um/px", "agree"]),
-        (save(tmp_path / "stride.safetensors", stride4), ["stride 4 px", "stride 8 px"]),
+        (finer, ["0.5 um/px", "0.972 um/px", "agree in both"]),
         (copy, ["the same model as", "count twice"]),
         (tiny_model, ["the same model as", "count twice"]),
         (tmp_path / "no.safetensors", ["no model card"]),
@@ -241,6 +238,22 @@ def test_models_that_do_not_go_together(
         for word in (*words, str(other)):
             assert word.replace(".safetensors", "") in str(error.value)
     Ensemble.load([str(tiny_model), str(save(tmp_path / "wider.safetensors", wider))])
+
+
+def test_models_of_several_strides_scan_at_one_that_is_named(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    stride4 = networks.network(networks.plan("4/2", "N R", filters=2)).float()
+    other = save(tmp_path / "stride4.safetensors", stride4)
+    both = ("--model", tiny_model, "--model", other)
+    slide, out = tmp_path / "slide.tif", tmp_path / "map.zarr"
+    slides.write_slide(slide, slides.section(100, 120), mpp=0.972)
+    command = ("heatmap", slide, "--out", out, *both, *TORCH)
+    refused(run(*command), "tiny has stride 8 px", "stride4 has stride 4 px", "--stride 4")
+    refused(run(*command, "--mode", "patch"), "--stride 4")
+    assert not out.exists()
+    ran(*command, "--stride", 4)
+    assert "tolerance 1e-05" in ran("verify", slide, out, *both, "--threads", 1).stdout
 
 
 def test_records_tell_models_by_their_weights(

@@ -665,7 +665,7 @@ def other_stride(model: Path) -> None:
 def fewer_tensors(model: Path) -> None:
     state = safetensors.torch.load(model.read_bytes())
     # A certain one: torch does without BatchNorm's num_batches_tracked, as inference does.
-    del state["stem.0.weight"]
+    del state["body.stem.0.weight"]
     pair(model, safetensors.torch.save(state))
 
 

@@ -190,7 +190,7 @@ def test_the_list_of_the_shipped_model_is_whole() -> None:
     assert comment.startswith("# ")
     assert ids == sorted(set(ids))
     assert len(ids) == 9300
-    assert all(re.fullmatch("[0-9a-f]{12}", i) for i in ids)
+    assert all(re.fullmatch("[0-9a-f]{40}", i) for i in ids)
 
 
 ROWS = [(i, y) for i, y in zip(FEW.ids[:4], (0, 1, 0, 1), strict=True)]

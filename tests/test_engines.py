@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from settled import settled
 from torch import nn
 
 from slidescan.engines import TOLERANCE, Name, Precision, choose, make_engine
 from slidescan.errors import ConfigError
 from slidescan.geometry import Box, Grid
-from slidescan.networks import Network
-from slidescan.networks.network import probability
+from slidescan.networks.network import Network, probability
+from slidescan.networks.plan import LitePlan, MobilePlan, Plan
 from slidescan.scan import Engine
 
 ENGINES = get_args(Name)
@@ -168,6 +169,31 @@ def test_the_caller_s_network_is_left_as_it_was(name: Name) -> None:
     for key, value in mine.state_dict().items():
         assert value.dtype == before[key].dtype
         assert torch.equal(value, before[key])
+
+
+# --- networks that pad, and take patches alone ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param(LitePlan(arch="efficientnet-lite"), id="lite"),
+        pytest.param(LitePlan(arch="efficientnet-lite", enlarge=2), id="enlarged"),
+        pytest.param(MobilePlan(arch="nasnet-mobile"), id="mobile", marks=pytest.mark.slow),
+    ],
+)
+def test_engines_agree_on_patches_of_a_padded_network(plan: Plan) -> None:
+    made = settled(plan, noise(12, 96, 96, seed=1))
+    patches = noise(9, 96, 96)
+    exact = reference(made, patches)
+    assert exact.shape == (9, 1, 1)
+    assert exact.std() > 0.02
+    for name in ENGINES:
+        engine = make_engine(made, name, "cpu", "fp32", 1)
+        for count in (9, 2):  # one compiled graph for every batch
+            np.testing.assert_allclose(
+                engine(patches[:count]), exact[:count], rtol=0, atol=TOLERANCE["fp32"]
+            )
 
 
 # --- the choice ------------------------------------------------------------------------------

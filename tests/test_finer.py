@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from slidescan.errors import ConfigError
 from slidescan.geometry import PATCH_PX, Field
-from slidescan.networks import Network, Plan
 from slidescan.networks.finer import Finer
-from slidescan.networks.plan import LitePlan
+from slidescan.networks.network import Network
+from slidescan.networks.plan import LitePlan, Plan
 
 # Native strides of 4, 8 and 16; strides in the stem, in a cell behind the stem, in a cell behind a
 # cell (PREVIOUS at half the stride), and by a pool.

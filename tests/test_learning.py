@@ -34,7 +34,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
 from slidescan.errors import ConfigError
-from slidescan.networks import Network
+from slidescan.networks.network import Network
 
 
 @pytest.fixture(scope="module", autouse=True)

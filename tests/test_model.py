@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,19 @@ from sklearn.metrics import roc_auc_score
 from slidescan_train.data.splits import in_validation
 
 from slidescan import model
+from slidescan.card import Ancestor, Card, Published, shipped_names
 from slidescan.engines.openvino import OpenVINOEngine
 from slidescan.errors import ModelError, WriteError
 from slidescan.geometry import PATCH_PX
 from slidescan.model import load, save
-from slidescan.networks import Network, Plan
+from slidescan.networks.network import Network
+from slidescan.networks.plan import Plan
 
+EARLIER = (
+    *("name", "plan", "field_px", "stride_px", "mpp", "weights_sha256", "data", "split"),
+    *("validation", "teacher", "calibration", "reproduce", "versions"),
+)
+"""Fields of a card of version 0.1.0 at first."""
 ABOUT: dict[str, Any] = {
     "mpp": 0.972,
     "data": "noise",
@@ -38,6 +45,11 @@ ABOUT: dict[str, Any] = {
     "versions": {"slidescan": "0.1.0"},
 }
 PLAN = networks.plan("4/2 3", "R N R", filters=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    yield from networks.one_thread()
 
 
 def network(plan: Plan = PLAN, seed: int = 0) -> Network:
@@ -107,7 +119,38 @@ def test_the_card_tells_what_the_network_is(saved: Path) -> None:
     assert (card.name, card.plan) == ("seed", PLAN)
     assert (card.field_px, card.stride_px, card.mpp) == (96, 8, 0.972)
     assert card.weights_sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
-    assert {k: v for k, v in card.model_dump().items() if k in ABOUT} == ABOUT
+    told = card.model_dump(exclude_none=True)
+    assert {k: v for k, v in told.items() if k in ABOUT} == ABOUT
+    assert card.parameters == sum(p.numel() for p in network().parameters())
+
+
+def test_a_card_of_an_earlier_version_loads(saved: Path) -> None:
+    new = set(Card.model_fields) - set(EARLIER)
+    edit(saved, teacher="last, SHA-256 0123", **dict.fromkeys(new))
+    card = json.loads(saved.with_suffix(".json").read_text())
+    card["validation"] = ABOUT["validation"]
+    saved.with_suffix(".json").write_text(json.dumps(card))
+    assert set(card) <= set(EARLIER)
+
+    loaded = load(str(saved))
+    assert loaded.card.teacher == "last, SHA-256 0123"
+    assert loaded.card.held_out_sha256 is loaded.card.parameters is loaded.card.start is None
+    assert loaded.ancestor.teacher == "last, SHA-256 0123"
+
+
+def test_a_card_keeps_the_whole_chain(saved: Path) -> None:
+    public = Published(published="package 1.0", sha256="1" * 64)
+    oldest = Ancestor(name="oldest", sha256="2" * 64, held_out_sha256="3" * 64, start=public)
+    middle = Ancestor(name="middle", sha256="4" * 64, teacher=oldest, start=oldest)
+    save(saved, network(), **ABOUT, teacher=middle, start=public)
+    loaded = load(str(saved))
+
+    assert (loaded.card.teacher, loaded.card.start) == (middle, public)
+    assert loaded.ancestor.teacher == middle
+    assert loaded.ancestor.name == "seed"
+    assert loaded.ancestor.sha256 == loaded.card.weights_sha256
+    edit(saved, teacher={"name": "no digest"})
+    refused(saved, "not a valid model card", "sha256", "required")
 
 
 def test_saving_leaves_two_files_and_no_other(saved: Path) -> None:
@@ -124,7 +167,9 @@ def test_saving_leaves_two_files_and_no_other(saved: Path) -> None:
 def test_a_missing_card_names_the_shipped_models(saved: Path) -> None:
     saved.with_suffix(".json").unlink()
     refused(saved, f"no model card {saved.with_suffix('.json')}", "default", ".json beside it")
-    refused("defualt", "defualt: no model card", "name a shipped model (default)")
+    refused(
+        "defualt", "defualt: no model card", f"name a shipped model ({', '.join(shipped_names())})"
+    )
 
 
 def test_missing_weights(saved: Path) -> None:

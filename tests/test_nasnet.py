@@ -16,7 +16,6 @@ from torch import Tensor, fx, nn
 
 from slidescan.errors import ConfigError
 from slidescan.geometry import PATCH_PX, Box, Field, Grid
-from slidescan.networks import Network, Plan
 from slidescan.networks.cells import Cell, Crop
 from slidescan.networks.genotype import (
     NORMAL,
@@ -29,8 +28,8 @@ from slidescan.networks.genotype import (
     crops,
     needs,
 )
-from slidescan.networks.network import probability
-from slidescan.networks.plan import NasnetPlan
+from slidescan.networks.network import Network, probability
+from slidescan.networks.plan import NasnetPlan, Plan
 
 # Each plan with its stride and the pixels its output depends on, summed kernel by kernel: a 4/2
 # stem sees 4 at jump 2; a normal cell adds 4 jumps (8 with two convolutions per separable), a

@@ -11,7 +11,7 @@ from slidescan_train.config import Crop, OneOf, Rotation, TrainConfig, Translati
 
 from slidescan.errors import ConfigError
 from slidescan.geometry import LABEL_PX, PATCH_PX
-from slidescan.networks import Network
+from slidescan.networks.network import Network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

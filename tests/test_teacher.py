@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,18 @@ from slidescan_train.learner import predict, tumour
 from slidescan_train.teacher import Teacher, load_teacher
 from torch import Tensor, nn
 
+from slidescan.card import Ancestor
 from slidescan.errors import ModelError
-from slidescan.networks import Network
-from slidescan.networks.calibration import LogitMap
+from slidescan.networks.logit_map import LogitMap
+from slidescan.networks.network import Network
 
 CPU = torch.device("cpu")
 PATCHES = torch.from_numpy(VALIDATION.pixels(slice(5))).permute(0, 3, 1, 2).float()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    yield from networks.one_thread()
 
 
 class Outputs(nn.Module):
@@ -40,6 +47,10 @@ class Outputs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layer(x)[:, :, :1, :1].reshape(self.shape)
         return out
+
+
+def record(name: str) -> Ancestor:
+    return Ancestor(name=name, sha256="0" * 64)
 
 
 def exported(path: Path, network: nn.Module, dynamic: bool = True) -> Path:
@@ -65,7 +76,8 @@ def test_a_saved_model_teaches(tiny_model: Path) -> None:
     from slidescan.model import load
 
     teacher, model = load_teacher(str(tiny_model), CPU), load(str(tiny_model))
-    assert (teacher.name, teacher.sha256) == ("tiny", model.card.weights_sha256)
+    assert (teacher.name, teacher.record.sha256) == ("tiny", model.card.weights_sha256)
+    assert (teacher.record.data, teacher.record.reproduce) == ("none", "pytest")
     torch.testing.assert_close(teacher(PATCHES), model.network(PATCHES)[:, :, 0, 0])
 
 
@@ -77,7 +89,8 @@ def test_an_exported_program_teaches(shape: tuple[int, ...], tmp_path: Path) -> 
     one = logits.shape[1] == 1
     expected = logits[:, 0].sigmoid() if one else logits.softmax(1)[:, 1]
 
-    assert (teacher.name, len(teacher.sha256)) == ("elsewhere", 64)
+    sha256 = hashlib.sha256((tmp_path / "elsewhere.pt2").read_bytes()).hexdigest()
+    assert teacher.record == Ancestor(name="elsewhere", sha256=sha256)  # and nothing else is known
     torch.testing.assert_close(tumour(teacher(PATCHES)), expected)
 
 
@@ -135,7 +148,7 @@ def test_no_pickle_of_a_program_is_loaded(tmp_path: Path) -> None:
 def test_a_student_follows_its_teacher_and_not_the_labels() -> None:
     # A teacher who knows the labels and says the opposite.
     told, _ = fit(tiny(epochs=4, ema=0.5))
-    contrary = Teacher("contrary", "0" * 64, lambda x: -told.average(x)[:, :, 0, 0])
+    contrary = Teacher(record("contrary"), lambda x: -told.average(x)[:, :, 0, 0])
     follow = {"distil": {"weight": 1.0, "temperature": 1.0}}
     _, kept = fit(tiny(epochs=4, ema=0.5, **follow), teacher=contrary)
     assert kept.epochs[-1].validation_auc < 0.2
@@ -152,7 +165,7 @@ def test_the_teacher_sees_what_the_student_sees() -> None:
         seen.append(x)
         return torch.zeros(len(x), 2)
 
-    taught = learning.learner(tiny(mixup=0.5), teacher=Teacher("watch", "", watch))
+    taught = learning.learner(tiny(mixup=0.5), teacher=Teacher(record("watch"), watch))
     shown: list[Tensor] = []
     taught.network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     from slidescan_train.loader import Loader
@@ -195,5 +208,5 @@ def test_a_calibrated_teacher_is_another_one(tiny_model: Path, tmp_path: Path) -
     (tmp_path / "hot.json").write_text(json.dumps(card))
     (tmp_path / "hot.safetensors").write_bytes(tiny_model.read_bytes())
     plain, hot = (load_teacher(str(p), CPU) for p in (tiny_model, tmp_path / "hot.safetensors"))
-    assert plain.sha256 != hot.sha256
+    assert plain.record.sha256 != hot.record.sha256
     torch.testing.assert_close(hot(PATCHES) * 2, plain(PATCHES))

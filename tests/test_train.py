@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,13 +25,15 @@ from processes import Strike, slidescan
 from slidescan_train import checkpoint, loop
 from slidescan_train import run as runs
 from slidescan_train.config import TrainConfig, load_config
+from slidescan_train.data.splits import ids_sha256
 from slidescan_train.history import Epoch, Step, best, read
 from slidescan_train.learner import predict, tumour
 
+from slidescan.card import Ancestor
 from slidescan.cli import main
 from slidescan.errors import ConfigError, DataError
 from slidescan.model import load
-from slidescan.networks import Plan
+from slidescan.networks.plan import Plan
 
 FILES = {
     *("best.json", "best.safetensors", "last.json", "last.safetensors", "checkpoint.safetensors"),
@@ -149,6 +153,12 @@ def test_the_cards_say_data_split_and_scores(name: str, finished: tuple[Path, Re
     assert card.validation.auc == pytest.approx(epoch.validation_auc, abs=5.1e-5)
     assert card.validation.accuracy == pytest.approx(epoch.validation_accuracy, abs=5.1e-5)
     assert card.validation.nll == pytest.approx(epoch.validation_loss, abs=5.1e-5)
+    assert card.validation.auc_low is not None
+    assert card.validation.auc_high is not None
+    assert card.validation.auc_low <= card.validation.auc <= card.validation.auc_high
+    assert card.held_out_sha256 == ids_sha256(VALIDATION.ids)
+    assert card.trained_on_sha256 == ids_sha256(TRAINING.ids)
+    assert (card.teacher, card.start) == (None, None)
     assert set(card.versions) == {"slidescan", "torch", "albumentations", "numpy"}
 
 
@@ -222,14 +232,62 @@ def test_a_student_is_distilled_and_its_card_names_the_teacher(
     teacher, out = finished[0] / "last.safetensors", tmp_path / "out"
     options = ("--data", kaggle, "--config", settings_file, "--out", out)
     assert slidescan_train(*options, "--teacher", teacher).exit_code == 0
-    named = load(str(teacher)).card
-    card = load(str(out / "last.safetensors")).card
-    assert card.teacher == f"last, SHA-256 {named.weights_sha256}"
+    model = load(str(teacher))
+    named, card = model.card, load(str(out / "last.safetensors")).card
+    assert card.teacher == model.ancestor
+    assert isinstance(card.teacher, Ancestor)
+    assert card.teacher.held_out_sha256 == card.held_out_sha256
+    assert card.teacher.reproduce == named.reproduce
     failed(
         slidescan_train(*options, "--resume"),
         "begun with other settings: teacher: ",
         f'"{named.weights_sha256}" there, null here',
     )
+
+
+def with_card(model: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of a model whose card says something else."""
+    folder.mkdir()
+    card = json.loads(model.with_suffix(".json").read_text()) | changes
+    (folder / "last.json").write_text(json.dumps(card))
+    return Path(shutil.copy(model, folder / "last.safetensors"))
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--init"])
+def test_a_run_warns_where_what_it_builds_on_may_know_its_validation_patches(
+    option: str,
+    kaggle: Path,
+    settings_file: Path,
+    finished: tuple[Path, Result],
+    tmp_path: Path,
+) -> None:
+    model = finished[0] / "last.safetensors"
+    ancestor = load(str(model)).ancestor.model_dump()
+    changes = {
+        "same": {},
+        "other": {"held_out_sha256": "0" * 64},
+        "old": {"held_out_sha256": None},
+        "grandparent": {"teacher": ancestor | {"held_out_sha256": "0" * 64}},
+        "named": {"teacher": "someone, SHA-256 0123"},
+        "public": {"start": {"published": "package 1.0", "sha256": "0" * 64}},
+    }
+    warned = {}
+    for name, change in changes.items():
+        source = with_card(model, tmp_path / name, **change)
+        options = ("--data", kaggle, "--config", settings_file, "--set", "epochs=1")
+        result = slidescan_train(*options, "--out", tmp_path / f"to-{name}", option, source)
+        assert result.exit_code == 0, result.output
+        warned[name] = result.stderr
+    assert warned["same"] == warned["public"] == ""
+    other, unknown = "was trained with other patches held out than this run's", "does not say which"
+    for name, text in (
+        ("other", f"Warning: {option} last {other}"),
+        ("old", f"Warning: {option} last {unknown}"),
+        ("grandparent", f"Warning: {option} last, its teacher last {other}"),
+        ("named", f"Warning: {option} last, its teacher someone, SHA-256 0123 {unknown}"),
+    ):
+        assert warned[name].startswith(text)
+        assert warned[name].count("\n") == 1
 
 
 def test_a_run_starts_from_weights_of_its_own_plan(
@@ -242,6 +300,7 @@ def test_a_run_starts_from_weights_of_its_own_plan(
     begun, after = (load(str(p)) for p in (start, out / "last.safetensors"))
     for name, value in begun.network.named_parameters():
         torch.testing.assert_close(after.network.get_parameter(name), value)
+    assert (after.card.start, after.card.teacher) == (begun.ancestor, None)
     failed(
         slidescan_train(*options, "--set", "plan.cells.0.filters=4", "--out", tmp_path / "other"),
         "has another plan: cells.0.filters: 2 there, 4 here",
@@ -571,3 +630,11 @@ def test_lr_find_refuses_what_is_no_range(kaggle: Path, tmp_path: Path) -> None:
         failed(command("lr-find", "--data", kaggle, "--out", tmp_path / out), str(tmp_path))
     with pytest.raises(DataError):
         read(tmp_path / "none.csv", Epoch)
+
+
+# --- fingerprints -----------------------------------------------------------------------------
+
+
+def test_ids_have_one_digest_in_any_order() -> None:
+    assert ids_sha256(["b", "a"]) == hashlib.sha256(b"a\nb\n").hexdigest()
+    assert ids_sha256(["ab"]) != ids_sha256(["a", "b"])

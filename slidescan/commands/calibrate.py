@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from slidescan.evaluation.calibration import Outcome
     from slidescan.model import Card
-    from slidescan.networks import Network
+    from slidescan.networks.network import Network
 
 BATCH = 64
 
@@ -146,7 +146,7 @@ def _units(patches: Patches, groups: Path | None) -> list[str]:
 
 
 def _save(out: Path, network: Network, card: Card, data: Data, outcome: Outcome) -> None:
-    from slidescan.model import Calibration, save
+    from slidescan.model import OF_THE_NETWORK, Calibration, save
 
     crossed = outcome.cross_fitted
     network.calibration = Calibration(
@@ -159,8 +159,7 @@ def _save(out: Path, network: Network, card: Card, data: Data, outcome: Outcome)
         ece_after=round(outcome.after.ece, 4),
         ece_cross_fitted=round(crossed.ece, 4) if crossed else None,
     )
-    own = {"name", "plan", "field_px", "stride_px", "weights_sha256", "calibration"}
-    save(out, network, **card.model_dump(exclude=own))
+    save(out, network, **card.model_dump(exclude=set(OF_THE_NETWORK)))
 
 
 def _report(out: Path, outcome: Outcome, patches: int) -> None:

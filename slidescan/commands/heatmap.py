@@ -34,6 +34,20 @@ if TYPE_CHECKING:
     "slide, and manifest.csv.",
 )
 @ensemble_options
+@click.option(
+    "--mode",
+    type=click.Choice(["dense", "patch"]),
+    default="dense",
+    show_default=True,
+    help="Fully convolutional, which shares what neighbouring cells have in common; or every cell "
+    "from its own 96 x 96 px patch, which takes any model and any even stride, and far longer.",
+)
+@click.option(
+    "--stride",
+    type=int,
+    help="Scan-plane pixels between neighbouring cells: 2, 4, 8, 16, ... with a model of stride 8, "
+    "with --mode patch any even number from 2 to 96. [default: the model's own]",
+)
 @mpp_option
 @engine_options
 @precision_option
@@ -47,7 +61,8 @@ def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Scan slides and write their tumour probabilities to zarr maps (OME-NGFF 0.5).
 
     Several --model are averaged, and with --tta d4 the eight flips and rotations of the pixels.
-    Stopped at any moment, the same command goes on where it was. Cells without tissue are NaN.
+    A model that pads with zeros has to be scanned with --mode patch. Stopped at any moment, the
+    same command goes on where it was. Cells without tissue are NaN.
     """
     single = out.suffix == ".zarr"
     if single and len(slides) > 1:

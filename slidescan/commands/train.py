@@ -17,6 +17,7 @@ from slidescan.commands.options import (
     data_options,
     settings_options,
     training_libraries,
+    warn,
 )
 from slidescan.errors import ConfigError, SlidescanError
 
@@ -33,7 +34,12 @@ from slidescan.errors import ConfigError, SlidescanError
     help="Go on with the run in --out, with its settings; begin it where there is none.",
 )
 @click.option("--teacher", help="Distil from a model, or from FILE.pt2 that torch.export saved.")
-@click.option("--init", "start", help="Start from a model's weights, not from random ones.")
+@click.option(
+    "--init",
+    "start",
+    help="Start from a model's weights, or from public ones: `imagenet` (a package brings them) or "
+    "FILE.pth. [default: random weights]",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -65,7 +71,9 @@ def command(
     if resume and config is None and begun.exists():
         config = begun
     with _interruptible(out):
-        history = run(load_config(config, changes), Request(out=out, resume=resume, **request))
+        history = run(
+            load_config(config, changes), Request(out=out, resume=resume, **request), warn
+        )
     if int(os.environ.get("RANK", 0)):  # of torchrun: the first process tells it
         return
     last, top = history[-1], best(history) or history[-1]

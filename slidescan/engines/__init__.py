@@ -8,7 +8,8 @@ from typing import Literal
 from torch import cuda  # not torch: the module of that name in this package would shadow it
 
 from slidescan.errors import ConfigError
-from slidescan.networks import Network
+from slidescan.networks.finer import Finer
+from slidescan.networks.network import Network
 from slidescan.scan import Engine
 
 Name = Literal["openvino", "torch"]
@@ -37,7 +38,7 @@ def choose(name: Name | None, device: str, precision: Precision) -> Name:
 
 
 def make_engine(
-    network: Network, name: Name, device: str, precision: Precision, threads: int
+    network: Network | Finer, name: Name, device: str, precision: Precision, threads: int
 ) -> Engine:
     """Build the engine that `choose` named."""
     # Imported here: each engine's library takes seconds to load.

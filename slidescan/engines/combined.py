@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan import engines, model
+from slidescan.engines import strides
 from slidescan.errors import ModelError
 from slidescan.geometry import Field
 from slidescan.model import Model
@@ -103,7 +104,7 @@ class Ensemble:
         """Load shipped models by their names, or files.
 
         Raises `ModelError` where one is missing, named twice, or differs from the others in
-        resolution, stride or field of view.
+        resolution or field of view.
         """
         loaded = [(source, model.load(source)) for source in sources]
         for place, named in enumerate(loaded):
@@ -117,8 +118,10 @@ class Ensemble:
         return self.models[0].card.mpp
 
     @property
-    def stride_px(self) -> int:
-        return self.models[0].card.stride_px
+    def stride_px(self) -> int | None:
+        """The models' own stride; None where they differ, and can score patches alone."""
+        strides = {member.card.stride_px for member in self.models}
+        return strides.pop() if len(strides) == 1 else None
 
     @property
     def field_px(self) -> int:
@@ -144,28 +147,36 @@ class Ensemble:
         return found | ({"tta": self.tta} if self.tta else {})
 
     def engine(
-        self, name: engines.Name, device: str, precision: engines.Precision, threads: int
+        self,
+        name: engines.Name,
+        device: str,
+        precision: engines.Precision,
+        threads: int,
+        stride_px: int | None = None,
     ) -> Engine:
-        """Build an engine for each model, and around them what averages."""
+        """Build an engine for each model, and around them what averages.
+
+        They give an output for every `stride_px` pixels, see `strides.dense`; by default for every
+        stride of their own, which of patches is one.
+        """
         built = [
-            engines.make_engine(member.network, name, device, precision, threads)
+            strides.make_engine(member.network, stride_px, name, device, precision, threads)
             for member in self.models
         ]
         engine: Engine = built[0] if len(built) == 1 else Averaged(built)
         if self.tta is None:
             return engine
-        return Oriented(engine, Field(0, self.field_px, self.stride_px))
+        # Of patches, any stride leaves one output.
+        stride_px = stride_px or self.stride_px or self.field_px
+        return Oriented(engine, Field(0, self.field_px, stride_px))
 
 
 def _check_fit(first: tuple[str, Model], other: tuple[str, Model]) -> None:
-    a, b = (
-        f"{m.card.mpp} um/px, stride {m.card.stride_px} px and field {m.card.field_px} px"
-        for _, m in (first, other)
-    )
+    a, b = (f"{m.card.mpp} um/px and field {m.card.field_px} px" for _, m in (first, other))
     if a != b:
         raise ModelError(
             f"--model {other[0]}: is for {b}, and {first[0]} for {a}; an ensemble needs models "
-            "that agree in all three"
+            "that agree in both"
         )
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slidescan.geometry import PATCH_PX
-from slidescan.networks import Network
-from slidescan.networks.network import probability
+from slidescan.networks.finer import Finer
+from slidescan.networks.network import Network, probability
 
 # openvino reports its import and every conversion to the network through this package; where it
 # cannot be imported, openvino falls back to a stub of its own. Nothing may leave a hospital.
@@ -25,7 +25,7 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class _Scores(nn.Module):
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network | Finer) -> None:
         super().__init__()
         self.network = network
 
@@ -34,12 +34,12 @@ class _Scores(nn.Module):
 
 
 class OpenVINOEngine:
-    """One compiled graph for every image size: uint8 RGB in, probabilities out.
+    """One compiled graph, of a valid network for every image size: uint8 RGB in, probabilities out.
 
     The precision is always named: left to itself OpenVINO takes bf16 where a processor has AMX.
     """
 
-    def __init__(self, network: Network, precision: str, threads: int) -> None:
+    def __init__(self, network: Network | Finer, precision: str, threads: int) -> None:
         self._compiled = ov.Core().compile_model(
             _convert(network),
             "CPU",
@@ -52,21 +52,30 @@ class OpenVINOEngine:
             },
         )
         self._request = self._compiled.create_infer_request()
+        self._one_by_one = isinstance(network, Finer)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """P(tumour) of RGB (N, H, W, 3) uint8: (N, h, w) float32."""
-        scores: NDArray[np.float32] = self._request.infer([pixels])[0].astype(np.float32)
-        return scores
+        parts = np.split(pixels, len(pixels)) if self._one_by_one else [pixels]
+        # astype copies: the request keeps the array that it gave.
+        scores = [self._request.infer([part])[0].astype(np.float32) for part in parts]
+        return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
 
-def _convert(network: Network) -> Any:
-    """An OpenVINO model that takes (N, H, W, 3) uint8 of any size."""
-    example = torch.zeros(2, 3, 2 * PATCH_PX, 3 * PATCH_PX)
+def _convert(network: Network | Finer) -> Any:
+    """An OpenVINO model that takes (N, H, W, 3) uint8: of any size, or patches if it pads.
+
+    Of a finer stride N is 1: its own batches are held to the size of the example.
+    """
+    valid, count = network.plan.valid, 1 if isinstance(network, Finer) else 2
+    height, width = (2 * PATCH_PX, 3 * PATCH_PX) if valid else (PATCH_PX, PATCH_PX)
+    example = torch.zeros(count, 3, height, width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about the inside of torch.export
         exported = torch.export.export(_Scores(copy.deepcopy(network)).cpu().eval(), (example,))
         model = ov.convert_model(exported)
-    model.reshape([-1, 3, -1, -1])
+    images = 1 if isinstance(network, Finer) else -1
+    model.reshape([images, 3, -1, -1] if valid else [images, 3, height, width])
     steps = ov.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))

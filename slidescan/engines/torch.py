@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from slidescan.machine import keep_freed_memory
-from slidescan.networks import Network
-from slidescan.networks.network import probability
+from slidescan.networks.finer import Finer
+from slidescan.networks.network import Network, probability
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -21,7 +21,7 @@ class TorchEngine:
     `threads` sets torch's intra-op threads for the whole process, which is what torch has.
     """
 
-    def __init__(self, network: Network, device: str, precision: str, threads: int) -> None:
+    def __init__(self, network: Network | Finer, device: str, precision: str, threads: int) -> None:
         self.device = torch.device(device)
         if self.device.type == "cpu":
             keep_freed_memory()

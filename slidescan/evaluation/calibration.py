@@ -13,7 +13,7 @@ from scipy.optimize import brentq, isotonic_regression
 from scipy.special import expit
 
 from slidescan.errors import DataError
-from slidescan.networks.calibration import LogitMap
+from slidescan.networks.logit_map import LogitMap
 from slidescan.pictures import measures
 
 Labels: TypeAlias = NDArray[np.int64]

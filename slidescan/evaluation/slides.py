@@ -103,5 +103,6 @@ def write_detections(path: Path, cases: Sequence[Case]) -> None:
 def _made(heatmap: Heatmap) -> dict[str, JSON]:
     """By which model, turned how, in cells of what size."""
     settings = heatmap.settings
-    kept: dict[str, JSON] = {key: settings[key] for key in ("model", "tta") if key in settings}
+    named = ("model", "tta", "mode")
+    kept: dict[str, JSON] = {key: settings[key] for key in named if key in settings}
     return kept | {"um_per_cell": round(heatmap.mpp * heatmap.grid.stride, 6)}

@@ -59,6 +59,7 @@ class Finer(nn.Module):
                 f"halves down to {SMALLEST} px"
             )
         self.field = Field(0, network.field.size, stride)
+        self.plan = network.plan
         self.network = copy.deepcopy(network)
         self.network.body = _fan_out(self.network.body, self.fans)
 

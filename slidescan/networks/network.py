@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from slidescan.errors import ConfigError
 from slidescan.geometry import LABEL_PX, PATCH_PX, Field
 from slidescan.networks.body import Body
-from slidescan.networks.calibration import Calibrate, LogitMap
+from slidescan.networks.calibration import Calibrate
 from slidescan.networks.cells import Crop
 from slidescan.networks.heads import global_head, make_head
 from slidescan.networks.lite import Lite
+from slidescan.networks.logit_map import LogitMap
 from slidescan.networks.mobile import Mobile
 from slidescan.networks.plan import LitePlan, MobilePlan, NasnetPlan, PlainPlan, Plan
 from slidescan.networks.valid import Nasnet, Plain

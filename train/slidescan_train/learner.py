@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slidescan.errors import ConfigError
-from slidescan.networks import Network
-from slidescan.networks.network import probability
+from slidescan.networks.network import Network, probability
 from slidescan_train.config import TrainConfig
 from slidescan_train.data.patches import Patches
 from slidescan_train.loader import Batch

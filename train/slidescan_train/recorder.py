@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from slidescan import model
+from slidescan.card import Validation
 from slidescan.files import replacing
 from slidescan.pictures import diagrams, grids
 from slidescan_train import checkpoint, curves, history
 from slidescan_train.data import Data, write_split
+from slidescan_train.data.splits import ids_sha256
 from slidescan_train.events import Events
 from slidescan_train.history import Epoch, Step, best, finished
 from slidescan_train.learner import Learner
+from slidescan_train.lineage import Start
 from slidescan_train.loop import Progress
+from slidescan_train.validation import validate
 
 PCAM_MPP = 0.972
 """Micrometres per pixel of PatchCamelyon: level 2 of slides at 0.243 (Veeling et al. 2018)."""
@@ -42,10 +46,15 @@ class Recorder:
         progress: Progress,
         out: Path,
         about: Mapping[str, Any],
+        start: Start | None = None,
     ) -> None:
         self.learner, self.data, self.progress = learner, data, progress
         self.out, self.about = out, about
-        self.config, self.teacher = learner.config, learner.teacher
+        self.config, self.teacher, self.start = learner.config, learner.teacher, start
+        self._sides = {
+            "held_out_sha256": ids_sha256(data.validation.ids),
+            "trained_on_sha256": ids_sha256(data.training.ids),
+        }
         self._began, self._drawing_s = time.monotonic(), 0.0
 
     def __enter__(self) -> Recorder:
@@ -90,9 +99,10 @@ class Recorder:
         epochs = self.progress.history
         self._events.epoch(epoch, self.learner.steps)
         history.write(self.out / history.EPOCHS, epochs, Epoch)
-        self._keep_model(LAST, epoch)
+        scores = validate(self.data.validation.labels, probabilities)
+        self._keep_model(LAST, epoch, scores)
         if best(epochs) is epoch:
-            self._keep_model(BEST, epoch)
+            self._keep_model(BEST, epoch, scores)
         self._draw(probabilities)
         tqdm.write(
             f"epoch {epoch.number}/{self.config.epochs}: loss {epoch.training_loss:.4f}, "
@@ -131,8 +141,8 @@ class Recorder:
         )
         self._drawing_s += time.monotonic() - started
 
-    def _keep_model(self, name: str, epoch: Epoch) -> None:
-        training, held_out = self.data.training, self.data.validation
+    def _keep_model(self, name: str, epoch: Epoch, scores: Validation) -> None:
+        training = self.data.training
         chosen = ", chosen by its AUC on them" if name == BEST else ""
         packages = ("slidescan", "torch", "albumentations", "numpy")
         model.save(
@@ -142,16 +152,13 @@ class Recorder:
             data=f"{self.data.about}, {len(training)} training patches, "
             f"{int(training.labels.sum())} of them with tumour",
             split=f"{self.data.split}{chosen}",
-            validation={
-                "patches": len(held_out),
-                "auc": round(epoch.validation_auc, 4),
-                "accuracy": round(epoch.validation_accuracy, 4),
-                "nll": round(epoch.validation_loss, 4),
-            },
+            **self._sides,
+            validation=scores,
+            teacher=self.teacher.record if self.teacher else None,
+            start=self.start.record if self.start else None,
             reproduce=shlex.join(["slidescan", *sys.argv[1:]])
             + f" (epoch {epoch.number} of {self.config.epochs})",
             versions={name: version(name) for name in packages},
-            teacher=f"{self.teacher.name}, SHA-256 {self.teacher.sha256}" if self.teacher else None,
         )
 
 

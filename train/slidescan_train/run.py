@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ from tqdm import tqdm
 from slidescan import model
 from slidescan.errors import ConfigError, WriteError
 from slidescan.files import check_folder, lock, release, writing
-from slidescan.networks import Network
+from slidescan.networks.network import Network
 from slidescan.record import differences
 from slidescan_train import checkpoint
 from slidescan_train.config import TrainConfig
 from slidescan_train.data import Data, load_data
+from slidescan_train.data.splits import ids_sha256
 from slidescan_train.history import Epoch, Step
 from slidescan_train.learner import Learner
+from slidescan_train.lineage import Start, doubt
 from slidescan_train.loop import Progress, make_fabric, train
 from slidescan_train.published import is_published, load_published
 from slidescan_train.recorder import CHECKPOINT, Recorder, show
-from slidescan_train.teacher import load_teacher
+from slidescan_train.teacher import Teacher, load_teacher
+
+Warn = Callable[[str], None]
 
 FREE = ("workers", "checkpoint_minutes")
 """Settings that change nothing of what comes out, so that a resumed run may have others."""
@@ -51,26 +56,31 @@ class Request:
     threads: int | None = None
 
 
-def run(config: TrainConfig, request: Request) -> list[Epoch]:
+def run(
+    config: TrainConfig,
+    request: Request,
+    warn: Warn = lambda text: warnings.warn(text, stacklevel=3),
+) -> list[Epoch]:
     """Train, and return the history. docs/training.md tells what is in `request.out` afterwards.
 
     A folder with another run is refused; `resume` goes on with it, or begins where there is none.
+    `warn` is told where a teacher or a start may know the validation patches.
     """
     Network(config.plan)  # Refuses a plan that does not fit before minutes of reading.
     fabric = make_fabric(config, request.device, request.threads)
     if fabric.global_rank:
-        return _train(config, request, fabric)
+        return _train(config, request, fabric, lambda _: None)
     with writing(request.out):
         request.out.parent.mkdir(exist_ok=True)
     check_folder(request.out)
     held = lock(request.out)
     try:
-        return _train(config, request, fabric)
+        return _train(config, request, fabric, warn)
     finally:
         release(held)
 
 
-def _train(config: TrainConfig, request: Request, fabric: Fabric) -> list[Epoch]:
+def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) -> list[Epoch]:
     there = _checkpoint(request)
     teacher = load_teacher(request.teacher, fabric.device) if request.teacher else None
     start = _start(request.start, config) if request.start else None
@@ -81,13 +91,14 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric) -> list[Epoch]
     # The others read the cache that the first has built.
     with fabric.rank_zero_first():
         data = _load(config, request, first)
+    _check_unseen(data, teacher, start, warn)
     about = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
-        "teacher": teacher.sha256 if teacher else None,
-        "start": model.weights_sha256(start) if start else None,
+        "teacher": teacher.record.sha256 if teacher else None,
+        "start": model.weights_sha256(start.network) if start else None,
     }
-    learner = Learner(config, fabric, teacher, start)
+    learner = Learner(config, fabric, teacher, start.network if start else None)
     progress = Progress()
     if there:
         tensors, numbers = there
@@ -97,7 +108,7 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric) -> list[Epoch]
     if not first:
         train(learner, data.training, data.validation, progress, _Silent())
     else:
-        with Recorder(learner, data, progress, request.out, about) as kept:
+        with Recorder(learner, data, progress, request.out, about, start) as kept:
             train(learner, data.training, data.validation, progress, kept)
     return progress.history
 
@@ -128,7 +139,15 @@ def _free() -> tuple[str, ...]:
     return tuple(f"config.{key}:" for key in FREE)
 
 
-def _start(source: str, config: TrainConfig) -> Network:
+def _check_unseen(data: Data, teacher: Teacher | None, start: Start | None, warn: Warn) -> None:
+    """Say it where the validation patches may be known already."""
+    held_out = ids_sha256(data.validation.ids)
+    for option, source in ("--teacher", teacher), ("--init", start):
+        if source and (why := doubt(option, source.record, held_out)):
+            warn(why)
+
+
+def _start(source: str, config: TrainConfig) -> Start:
     if is_published(source):
         return load_published(source, config.plan)
     start = model.load(source)
@@ -139,7 +158,7 @@ def _start(source: str, config: TrainConfig) -> Network:
         raise ConfigError(
             f"--init {source}: has another plan: {'; '.join(lines)}; take a --config with its plan"
         )
-    return start.network
+    return Start(start.network, start.ancestor)
 
 
 def _load(config: TrainConfig, request: Request, first: bool) -> Data:

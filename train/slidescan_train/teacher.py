@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import zipfile
@@ -15,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from slidescan.card import Ancestor
 from slidescan.errors import ModelError
 from slidescan.geometry import PATCH_PX
-from slidescan.model import Model, load
+from slidescan.model import load
 from slidescan.networks.heads import CLASSES
 
 
@@ -25,10 +25,13 @@ from slidescan.networks.heads import CLASSES
 class Teacher:
     """Gives logits (N, 2) for RGB patches (N, 3, 96, 96) with values 0..255."""
 
-    name: str
-    sha256: str
-    """Of its weights, and of its calibration."""
+    record: Ancestor
+    """What a student's card says of it."""
     network: Callable[[Tensor], Tensor]
+
+    @property
+    def name(self) -> str:
+        return self.record.name
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
@@ -46,18 +49,9 @@ def load_teacher(source: str, device: torch.device) -> Teacher:
         teacher = _exported(Path(source), device)
     else:
         model = load(source)
-        network = model.network.to(device)
-        teacher = Teacher(model.card.name, _identity(model), network)
+        teacher = Teacher(model.ancestor, model.network.to(device))
     _try(teacher, device)
     return teacher
-
-
-def _identity(model: Model) -> str:
-    """The SHA-256 of its weights, and of its calibration where it has one."""
-    known = {key: value for key, value in model.identity.items() if key != "name"}
-    if known.keys() == {"sha256"}:
-        return model.card.weights_sha256
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def _exported(path: Path, device: torch.device) -> Teacher:
@@ -78,7 +72,7 @@ def _exported(path: Path, device: torch.device) -> Teacher:
         ) from error
     # Its guards are source code, which torch would run.
     module = program.module(check_guards=False).to(device)
-    return Teacher(path.stem, hashlib.sha256(content).hexdigest(), module)
+    return Teacher(Ancestor(name=path.stem, sha256=hashlib.sha256(content).hexdigest()), module)
 
 
 _CODE = re.compile(r"/data/(aotinductor/|constants/(custom_obj|opaque_obj))")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,12 @@ def in_validation(patch_id: str, share: float = SHARE) -> bool:
 def _place(name: str) -> int:
     """Below 2**64: the beginning of its SHA-256."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def ids_sha256(ids: Iterable[str]) -> str:
+    """SHA-256 of the ids, sorted, a line each: which patches they are, not what is in them."""
+    lines = "".join(f"{patch_id}\n" for patch_id in sorted(ids))
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def by_id(ids: Sequence[str], labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:

@@ -1,0 +1,189 @@
+"""What each shipped model is worth and how fast it is: the table of models.
+
+    python benchmarks/models.py --data DIR --ids configs/pcam-9300.txt [NAME ...] [--record]
+
+Scores are of the network without its calibration, on the validation side of the split, by OpenVINO
+in fp32; with D4 they are averaged over the eight flips and turns. Speed is that of the network
+alone, on tiles as a scan reads them: 1024 px of the scan plane and the margin around them (of a
+padded network: on batches of patches at its stride). --record writes scores and speed into the
+cards. It needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from slidescan_train.data import load_data
+from slidescan_train.data.patches import Patches
+from slidescan_train.data.splits import ids_sha256
+from slidescan_train.validation import validate
+from tqdm import tqdm
+
+from slidescan.card import (
+    Card,
+    Speed,
+    Validation,
+    locate,
+    read_card,
+    shipped,
+    shipped_names,
+    write_card,
+)
+from slidescan.engines import Precision, make_engine
+from slidescan.engines.combined import Oriented
+from slidescan.geometry import Field
+from slidescan.machine import cores
+from slidescan.model import Model, load
+from slidescan.scan import TILE_PX, Engine
+
+BATCH = 64
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+HEAD = (
+    *("model", "AUC (95 % interval)", "accuracy", "NLL", "ECE"),
+    *("D4: AUC (95 % interval)", "accuracy", "NLL", "ECE"),
+    *("parameters", "MB", "stride", *(f"Mpx/s {precision}" for precision in PRECISIONS)),
+)
+
+
+def score(engine: Engine, patches: Patches) -> Validation:
+    found = [
+        engine(patches.pixels(slice(start, start + BATCH)))[:, 0, 0]
+        for start in tqdm(range(0, len(patches), BATCH), desc="scoring", disable=None)
+    ]
+    return validate(patches.labels, np.concatenate(found))
+
+
+def example(card: Card) -> tuple[NDArray[np.uint8], float]:
+    """Noise as the network takes it, and the megapixels of the scan plane that it covers."""
+    side, count, covered = card.field_px, BATCH, BATCH * card.stride_px**2
+    if card.plan.valid:
+        cells = TILE_PX // card.stride_px
+        side = Field(0, card.field_px, card.stride_px).extent(cells)
+        count, covered = 1, (cells * card.stride_px) ** 2
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, side, side, 3), np.uint8), covered / 1e6
+
+
+def speed(engine: Engine, card: Card, repeats: int) -> float:
+    """Megapixels a second, the median of the repeats."""
+    pixels, mpx = example(card)
+    for _ in range(2):
+        engine(pixels)  # kernels are built at first use
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        engine(pixels)
+        seconds.append(time.perf_counter() - started)
+    return mpx / statistics.median(seconds)
+
+
+def measure(model: Model, patches: Patches, threads: int, repeats: int) -> dict[str, Any]:
+    card = model.card
+    # A calibration was fitted to these very patches.
+    network = model.network.uncalibrated()
+    engines = {p: make_engine(network, "openvino", "cpu", p, threads) for p in PRECISIONS}
+    turned = Oriented(engines["fp32"], Field(0, card.field_px, card.stride_px))
+    return {
+        "validation": score(engines["fp32"], patches).model_dump(),
+        "d4": score(turned, patches).model_dump(),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "stride_px": card.stride_px,
+        "mpx_per_s": {
+            f"openvino {p}": round(speed(engine, card, repeats), 2) for p, engine in engines.items()
+        },
+        "weights_sha256": card.weights_sha256,
+    }
+
+
+def table(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
+    yield "| " + " | ".join(HEAD) + " |"
+    yield "|" + "---|" * len(HEAD)
+    for name, row in rows.items():
+        cells = [name, *scores(row["validation"]), *scores(row["d4"]), f"{row['parameters']:,}"]
+        cells += [f"{row['bytes'] / 1e6:.1f}", f"{row['stride_px']} px"]
+        cells += [f"{each:.1f}" for each in row["mpx_per_s"].values()]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def scores(found: dict[str, float]) -> list[str]:
+    auc = f"{found['auc']:.4f} ({found['auc_low']:.4f} to {found['auc_high']:.4f})"
+    return [auc, *(f"{found[key]:.4f}" for key in ("accuracy", "nll", "ece"))]
+
+
+def check(name: str, card: Card, patches: Patches) -> None:
+    """Refuse to record scores of other patches than those that were held out."""
+    if card.held_out_sha256 != ids_sha256(patches.ids):
+        raise click.ClickException(
+            f"{name}: the validation patches are not those that its card says were held out; "
+            "correct --data and --ids, or leave --record out"
+        )
+
+
+def record(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
+    found = Speed(mpx_per_s=row["mpx_per_s"], **about)
+    told = {"validation": row["validation"], "parameters": row["parameters"], "speed": found}
+    card = read_card(name)
+    new = Card.model_validate(card.model_dump() | told)
+    write_card(locate(name)[1], new)
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--ids", type=click.Path(path_type=Path), help="Take these patches alone.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for the packed patches.")
+@click.option("--threads", default=cores(), show_default=True)
+@click.option("--repeats", default=7, show_default=True, help="Of a tile, for its speed.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON of it all.")
+@click.option("--record", "keep", is_flag=True, help="Write scores and speed into the cards.")
+def main(
+    names: tuple[str, ...],
+    data: Path,
+    ids: Path | None,
+    cache: Path | None,
+    threads: int,
+    repeats: int,
+    out: Path | None,
+    keep: bool,
+) -> None:
+    """Print a table in Markdown."""
+    names = names or tuple(shipped_names())
+    patches = load_data(data, only=ids, cache=cache).validation
+    for name in names if keep else ():
+        check(name, read_card(name), patches)
+    again = f"python benchmarks/models.py --data DIR --threads {threads} --repeats {repeats}"
+    about = {
+        "machine": f"{platform.machine()}, {threads} of {cores()} cores",
+        "date": date.today().isoformat(),
+        "command": again,
+    }
+    rows = {}
+    for name in names:
+        row = measure(load(name), patches, threads, repeats)
+        rows[name] = row | {"bytes": locate(name)[0].stat().st_size}
+        if keep:
+            record(name, rows[name], about)
+    total = sum(path.stat().st_size for path in shipped("default").parent.iterdir())
+    for line in table(rows):
+        click.echo(line)
+    click.echo(
+        f"\n{len(patches)} held-out patches. Weights and cards of all shipped models: "
+        f"{total / 1e6:.1f} MB. {about['machine']}, {about['date']}."
+    )
+    if out:
+        whole = {"patches": len(patches), "models": rows, "shipped_bytes": total, **about}
+        out.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""`slidescan models`: what the shipped models are worth, and what a card says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from slidescan.card import Ancestor, Card, Published, Validation
+
+UNKNOWN = "-"
+HEAD = (
+    *("", "model", "AUC (95 % interval)", "accuracy", "NLL", "ECE", "parameters", "MB", "stride"),
+    *("Mpx/s bf16", "Mpx/s fp32", "for"),
+)
+TEXT = ("", "model", "AUC (95 % interval)", "for")
+"""Columns that begin on the left; numbers end on the right."""
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """List the shipped models; `show` tells all that is known of one.
+
+    Commands take each by its name, as in --model fast. Scores are of the held-out patches.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from slidescan.card import DEFAULT, read_card, read_weights, shipped_names
+
+    cards = {name: read_card(name) for name in shipped_names()}
+    rows = [
+        ("*" if name == DEFAULT else "", name, *_row(card, len(read_weights(name, card))))
+        for name, card in cards.items()
+    ]
+    for line in (*_aligned([HEAD, *rows]), *_notes(list(cards.values()))):
+        click.echo(line)
+
+
+@command.command("show")
+@click.argument("source", metavar="NAME|FILE")
+@click.option("--json", "as_json", is_flag=True, help="The card as JSON.")
+def show(source: str, as_json: bool) -> None:
+    """Print the card of a shipped model, or of FILE.safetensors with FILE.json beside it.
+
+    The weights are checked against it.
+    """
+    from slidescan.card import encoded, locate, read_card, read_weights
+
+    card = read_card(source)
+    size = len(read_weights(source, card))
+    if as_json:
+        click.echo(encoded(card).decode(), nl=False)
+        return
+    click.echo(f"{'file':<12}{locate(source)[0]}")
+    for key, value in _facts(card, size):
+        click.echo(f"{key:<12}{value}")
+
+
+def _row(card: Card, size: int) -> tuple[str, ...]:
+    found, speeds = card.validation, card.speed.mpx_per_s if card.speed else {}
+    fast = (speeds.get(f"openvino {precision}") for precision in ("bf16", "fp32"))
+    return (
+        *(_auc(found), f"{found.accuracy:.4f}", f"{found.nll:.4f}"),
+        UNKNOWN if found.ece is None else f"{found.ece:.4f}",
+        UNKNOWN if card.parameters is None else f"{card.parameters:,}",
+        f"{size / 1e6:.1f}",
+        f"{card.stride_px} px",
+        *(UNKNOWN if each is None else f"{each:.1f}" for each in fast),
+        card.purpose or UNKNOWN,
+    )
+
+
+def _auc(found: Validation) -> str:
+    if found.auc_low is None or found.auc_high is None:
+        return f"{found.auc:.4f}"
+    return f"{found.auc:.4f} ({found.auc_low:.4f} to {found.auc_high:.4f})"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if name in TEXT else cell.rjust(width)
+            for name, cell, width in zip(HEAD, row, widths, strict=True)
+        )
+        yield "  ".join(cells).rstrip()
+
+
+def _notes(cards: Sequence[Card]) -> Iterator[str]:
+    yield "* what commands take without --model; `slidescan models show NAME` tells more of each"
+    splits = {f"{card.validation.patches} patches; {card.split}" for card in cards}
+    yield from (f"scores: {split}" for split in sorted(splits))
+    speeds = {f"{card.speed.machine}, {card.speed.date}" for card in cards if card.speed}
+    yield from (f"Mpx/s: the network alone on {where}" for where in sorted(speeds))
+
+
+def _facts(card: Card, size: int) -> Iterator[tuple[str, str]]:
+    """What a card says, for people."""
+    yield "name", card.name
+    yield "for", card.purpose or UNKNOWN
+    count = UNKNOWN if card.parameters is None else f"{card.parameters:,}"
+    yield "network", f"{card.plan.arch}, {count} parameters, {size / 1e6:.1f} MB"
+    kind = "" if card.plan.valid else "; zero padded, so patches alone"
+    yield "sees", f"{card.field_px} px at {card.mpp:g} um/px, every {card.stride_px} px{kind}"
+    yield "weights", f"SHA-256 {card.weights_sha256}"
+    yield from _scores(card)
+    yield "data", card.data
+    yield "split", card.split
+    yield "held out", _digest(card.held_out_sha256)
+    yield "trained on", _digest(card.trained_on_sha256)
+    yield "teacher", _lineage(card.teacher, card)
+    # Cards that record no sides are of versions that recorded no start either.
+    none = "random weights" if card.held_out_sha256 else "not recorded"
+    yield "start", _lineage(card.start, card) if card.start else none
+    yield "made by", card.reproduce
+    yield "versions", ", ".join(f"{name} {each}" for name, each in card.versions.items())
+
+
+def _scores(card: Card) -> Iterator[tuple[str, str]]:
+    found = card.validation
+    ece = "" if found.ece is None else f", ECE {found.ece:.4f}"
+    yield (
+        "validation",
+        f"{found.patches:,} patches: AUC {_auc(found)}, accuracy {found.accuracy:.4f}, "
+        f"NLL {found.nll:.4f}{ece}",
+    )
+    by = card.calibration
+    if by is None:
+        yield "calibration", "none"
+    else:
+        knots = f", {len(by.isotonic)} knots" if by.isotonic else ""
+        yield "calibration", f"temperature {by.temperature:.4f}{knots}; fitted on {by.fitted_on}"
+    if card.speed:
+        speeds = ", ".join(f"{name} {each:.2f}" for name, each in card.speed.mpx_per_s.items())
+        yield "Mpx/s", f"{speeds}; {card.speed.machine}, {card.speed.date}, {card.speed.command}"
+
+
+def _digest(sha256: str | None) -> str:
+    return f"SHA-256 of the ids {sha256}" if sha256 else "not recorded"
+
+
+def _lineage(source: Ancestor | Published | str | None, of: Card | Ancestor) -> str:
+    """A model and what it was made from, innermost last."""
+    from slidescan.card import Published
+
+    if source is None or isinstance(source, str):
+        return source or "none"
+    if isinstance(source, Published):
+        return f"{source.published}, SHA-256 {source.sha256[:12]}..."
+    known = source.held_out_sha256 is not None and of.held_out_sha256 is not None
+    same = source.held_out_sha256 == of.held_out_sha256
+    unseen = ("the same" if same else "other") if known else "unknown"
+    parts = [f"{source.name}, SHA-256 {source.sha256[:12]}..., {unseen} patches held out"]
+    for role, further in ("teacher", source.teacher), ("start", source.start):
+        if further:
+            parts.append(f"its {role} {_lineage(further, source)}")
+    return "; ".join(parts)
