@@ -25,7 +25,7 @@ from slidescan_train.config import TrainConfig, load_config
 from slidescan_train.run import Request, run
 
 from slidescan import engines
-from slidescan.engines import make_engine
+from slidescan.engines import Backend, make_engine
 from slidescan.files import replacing
 from slidescan.geometry import PATCH_PX
 from slidescan.machine import cores
@@ -142,7 +142,7 @@ def measure(plan: Plan, threads: int, repeats: int) -> Speed:
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
 
     def rate(precision: engines.Precision) -> float:
-        engine = make_engine(network, "openvino", "cpu", precision, threads)
+        engine = make_engine(network, Backend("openvino", "cpu", precision, threads))
         engine(pixels)
         seconds = []
         for _ in range(repeats):

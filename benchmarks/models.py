@@ -39,7 +39,7 @@ from slidescan.card import (
     shipped_names,
     write_card,
 )
-from slidescan.engines import Precision, make_engine
+from slidescan.engines import Backend, Precision, make_engine
 from slidescan.engines.combined import Oriented
 from slidescan.geometry import Field
 from slidescan.machine import cores
@@ -91,7 +91,7 @@ def measure(model: Model, patches: Patches, threads: int, repeats: int) -> dict[
     card = model.card
     # A calibration was fitted to these very patches.
     network = model.network.uncalibrated()
-    engines = {p: make_engine(network, "openvino", "cpu", p, threads) for p in PRECISIONS}
+    engines = {p: make_engine(network, Backend("openvino", "cpu", p, threads)) for p in PRECISIONS}
     turned = Oriented(engines["fp32"], Field(0, card.field_px, card.stride_px))
     return {
         "validation": score(engines["fp32"], patches).model_dump(),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from slidescan.engines import make_engine
+from slidescan.engines import Backend, make_engine
 from slidescan.geometry import Box, Grid
 from slidescan.machine import cores
 from slidescan.model import load
@@ -103,7 +103,7 @@ def main(
 ) -> None:
     """Print one line of JSON with both times and their ratio."""
     loaded = load(model)
-    engine = make_engine(loaded.network, name, device, precision, threads)  # type: ignore[arg-type]
+    engine = make_engine(loaded.network, Backend(name, device, precision, threads))  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         if slide_path is None:
             slide_path = Path(folder, "texture.tif")

@@ -23,6 +23,7 @@ from slidescan_train.recorder import LAST, show
 from slidescan_train.run import Request, run
 
 from slidescan.commands.options import warn
+from slidescan.engines import Backend
 from slidescan.engines.combined import Ensemble
 from slidescan.errors import SlidescanError
 from slidescan.evaluation.bootstrap import Interval, bootstrap
@@ -98,7 +99,7 @@ class Recipe:
         """P(tumour), (N,), as `slidescan predict --engine torch` has it."""
         ensemble = Ensemble.load([str(weights)], "d4" if d4 else None)
         threads = self.threads or cores()
-        engine = ensemble.engine("torch", where(self.device).type, "fp32", threads)
+        engine = ensemble.engine(Backend("torch", where(self.device).type, "fp32", threads))
         return in_batches(lambda pixels: engine(pixels)[:, 0, 0], patches)
 
     def record(self) -> dict[str, Any]:

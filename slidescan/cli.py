@@ -10,7 +10,17 @@ import click
 from slidescan.errors import SlidescanError
 
 COMMANDS = (
-    *("heatmap", "verify", "export", "predict", "evaluate", "calibrate", "annotations", "models"),
+    *(
+        "heatmap",
+        "verify",
+        "export",
+        "predict",
+        "evaluate",
+        "calibrate",
+        "annotations",
+        "models",
+        "doctor",
+    ),
     *("train", "data", "augment", "lr-find", "runs"),
 )
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,8 @@ class Options:
     mpp: float | None = None
     """um/px of the slide's level 0, where it records none or a wrong one"""
     engine: engines.Name | None = None
-    device: str = "cpu"
-    precision: engines.Precision = "fp32"
+    device: str = engines.AUTO
+    precision: engines.Precision | Literal["auto"] = "fp32"
     threads: int | None = None
     tissue_mask: bool = True
     overwrite: bool = False
@@ -97,19 +97,16 @@ class Job:
     def __init__(self, options: Options, report: Report) -> None:
         self.options = options
         self.report = report
-        self.threads = options.threads or cores()
-        self.engine_name = engines.choose(options.engine, options.device, options.precision)
+        self.backend = engines.choose(
+            options.engine, options.device, options.precision, options.threads or cores()
+        )
         self.ensemble = combined.Ensemble.load(options.models, options.tta)
         self.stride_px = modes.choose_stride(self.ensemble, options.mode, options.stride)
 
     @cached_property
     def engine(self) -> scan.Engine:
         """Compiling takes seconds, and many slides share it."""
-        options = self.options
-        return modes.make(
-            self.ensemble, options.mode, self.stride_px,
-            self.engine_name, options.device, options.precision, self.threads,
-        )  # fmt: skip
+        return modes.make(self.ensemble, self.options.mode, self.stride_px, self.backend)
 
     @property
     def _by_patch(self) -> bool:
@@ -162,9 +159,9 @@ class Job:
                 "extent_l0": slide.extent_l0,
             },
             **self.ensemble.record(),
-            "engine": self.engine_name,
-            "device": options.device.partition(":")[0],
-            "precision": options.precision,
+            "engine": self.backend.engine,
+            "device": self.backend.device.partition(":")[0],
+            "precision": self.backend.precision,
             "tile_px": scan.TILE_PX,
             "tissue_mask": options.tissue_mask,
             **(patch if self._by_patch else {}),
@@ -197,7 +194,7 @@ class Job:
         overview = plane.slide.plane(plane.mpp * stride / side)
         box = Box(cells.y0 * side, cells.x0 * side, cells.y1 * side, cells.x1 * side)
         try:
-            rgb = read_whole(overview, box, "finding tissue", self.threads, self.report.bar)
+            rgb = read_whole(overview, box, "finding tissue", self.backend.threads, self.report.bar)
         except SlideError as error:
             raise SlideError(f"{error}; --no-tissue-mask scans what can be read") from error
         found = tissue.tissue_mask(rgb, um_per_px=overview.mpp)
@@ -232,7 +229,7 @@ class Job:
                     plane,
                     engine,
                     heatmap,
-                    threads=self.threads,
+                    threads=self.backend.threads,
                     on_tile=lambda tile: progress.update(self._scored(tile, mask) * cell_mpx),
                 )
             except SlideError as error:

@@ -16,11 +16,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from openslide import OpenSlide, OpenSlideError
+from openslide import OpenSlide, OpenSlideError, __library_version__
 
 from slidescan.errors import SlideError
 from slidescan.geometry import Box
 from slidescan.resample import Taps, resample
+
+LIBRARY = __library_version__
+"""OpenSlide's version."""
+
+FORMATS = (
+    *("Aperio (.svs, .tif)", "DICOM (.dcm)", "Hamamatsu (.ndpi, .vms, .vmu)", "Leica (.scn)"),
+    *("MIRAX (.mrxs)", "Philips (.tiff)", "Sakura (.svslide)", "Trestle (.tif)"),
+    *("Ventana (.bif, .tif)", "Zeiss (.czi)", "tiled TIFF (.tif)"),
+)
+"""What OpenSlide 4 opens, by openslide.org/formats; the library has no list to ask for."""
 
 COARSER = 1.1
 """A level up to this factor coarser than wanted is enlarged: an Aperio 40x slide has levels at

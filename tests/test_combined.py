@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from slidescan import model, scan
 from slidescan.cli import main
-from slidescan.engines import make_engine
+from slidescan.engines import Backend, make_engine
 from slidescan.engines.combined import Averaged, Ensemble, Oriented, mean, same_models
 from slidescan.errors import ModelError
 from slidescan.networks.network import Network, probability
@@ -173,7 +173,7 @@ def test_d4_of_a_tile_is_d4_of_its_patches(
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_every_orientation_has_the_same_probability(name: Any, tiny_model: Path) -> None:
     network = model.load(str(tiny_model)).network
-    engine = make_engine(network, name, "cpu", "fp32", 1)
+    engine = make_engine(network, Backend(name, "cpu", "fp32", 1))
     patch = slides.section(96, 96)
     each = np.stack([turn(patch) for turn in ORIENTATIONS])
     assert np.ptp(engine(each)) > 1e-3
@@ -194,28 +194,29 @@ def test_an_ensemble_is_the_mean_of_its_models(tiny_model: Path, other_model: Pa
     pixels = slides.section(120, 160)[None]
     names = [str(tiny_model), str(other_model)]
     ensemble = Ensemble.load(names)
-    found = ensemble.engine("torch", "cpu", "fp32", 1)(pixels)
-    alone = [Ensemble.load([n]).engine("torch", "cpu", "fp32", 1)(pixels) for n in names]
+    found = ensemble.engine(Backend("torch", "cpu", "fp32", 1))(pixels)
+    alone = [Ensemble.load([n]).engine(Backend("torch", "cpu", "fp32", 1))(pixels) for n in names]
     assert np.abs(alone[0] - alone[1]).max() > 0.01
     np.testing.assert_allclose(found, (alone[0] + alone[1]) / 2, rtol=0, atol=1e-7)
     turned = Ensemble.load(names[::-1])
     assert turned.record() == ensemble.record()
-    np.testing.assert_array_equal(turned.engine("torch", "cpu", "fp32", 1)(pixels), found)
+    np.testing.assert_array_equal(turned.engine(Backend("torch", "cpu", "fp32", 1))(pixels), found)
 
 
 def test_both_together(tiny_model: Path, other_model: Path) -> None:
     pixels = slides.section(120, 160)[None]
     names = [str(tiny_model), str(other_model)]
-    found = Ensemble.load(names, "d4").engine("torch", "cpu", "fp32", 1)(pixels)
-    members = [Ensemble.load([n], "d4").engine("torch", "cpu", "fp32", 1) for n in names]
+    found = Ensemble.load(names, "d4").engine(Backend("torch", "cpu", "fp32", 1))(pixels)
+    members = [Ensemble.load([n], "d4").engine(Backend("torch", "cpu", "fp32", 1)) for n in names]
     np.testing.assert_allclose(found, Averaged(members)(pixels), rtol=0, atol=1e-7)
-    assert np.abs(found - Ensemble.load(names).engine("torch", "cpu", "fp32", 1)(pixels)).max() > 0
+    upright = Ensemble.load(names).engine(Backend("torch", "cpu", "fp32", 1))(pixels)
+    assert np.abs(found - upright).max() > 0
 
 
 def test_one_model_is_its_engine_and_nothing_around_it(tiny_model: Path) -> None:
     """Maps of one model look as they always did, and are continued."""
     ensemble = Ensemble.load([str(tiny_model)])
-    assert type(ensemble.engine("torch", "cpu", "fp32", 1)).__name__ == "TorchEngine"
+    assert type(ensemble.engine(Backend("torch", "cpu", "fp32", 1))).__name__ == "TorchEngine"
     (member,) = ensemble.models
     card = member.card
     assert ensemble.record() == {"model": {"name": "tiny", "sha256": card.weights_sha256}}

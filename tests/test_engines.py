@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
 import networks
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from settled import settled
 from torch import nn
 
-from slidescan.engines import TOLERANCE, Name, Precision, choose, make_engine
+from slidescan.engines import TOLERANCE, Backend, Name, Precision, choose, make_engine
+from slidescan.engines.openvino import has_bf16
 from slidescan.errors import ConfigError
 from slidescan.geometry import Box, Grid
 from slidescan.networks.network import Network, probability
@@ -68,7 +70,7 @@ def network() -> Network:
 
 @pytest.fixture(scope="module")
 def engines(network: Network) -> dict[str, Engine]:
-    return {name: make_engine(network, name, "cpu", "fp32", 2) for name in ENGINES}
+    return {name: make_engine(network, Backend(name, "cpu", "fp32", 2)) for name in ENGINES}
 
 
 def reference(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -153,7 +155,7 @@ def test_pixels_may_be_read_only_or_a_part_of_more(name: str, engines: dict[str,
 @pytest.mark.parametrize("name", ENGINES)
 def test_bf16_stays_within_its_tolerance(name: Name, network: Network) -> None:
     pixels = noise(1, 256, 256)
-    scores = make_engine(network, name, "cpu", "bf16", 2)(pixels)
+    scores = make_engine(network, Backend(name, "cpu", "bf16", 2))(pixels)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference(network, pixels), rtol=0, atol=TOLERANCE["bf16"])
 
@@ -162,7 +164,7 @@ def test_bf16_stays_within_its_tolerance(name: Name, network: Network) -> None:
 def test_the_caller_s_network_is_left_as_it_was(name: Name) -> None:
     mine = networks.network(networks.plan("4/2 3 4/2", "R", filters=2)).float().train()
     before = {k: v.clone() for k, v in mine.state_dict().items()}
-    make_engine(mine, name, "cpu", "fp32", 2)(noise(2, 96, 96))
+    make_engine(mine, Backend(name, "cpu", "fp32", 2))(noise(2, 96, 96))
 
     assert all(m.training for m in mine.modules())
     assert all(p.requires_grad and p.is_contiguous() for p in mine.parameters())
@@ -189,7 +191,7 @@ def test_engines_agree_on_patches_of_a_padded_network(plan: Plan) -> None:
     assert exact.shape == (9, 1, 1)
     assert exact.std() > 0.02
     for name in ENGINES:
-        engine = make_engine(made, name, "cpu", "fp32", 1)
+        engine = make_engine(made, Backend(name, "cpu", "fp32", 1))
         for count in (9, 2):  # one compiled graph for every batch
             np.testing.assert_allclose(
                 engine(patches[:count]), exact[:count], rtol=0, atol=TOLERANCE["fp32"]
@@ -201,10 +203,10 @@ def test_engines_agree_on_patches_of_a_padded_network(plan: Plan) -> None:
 
 def test_openvino_is_for_the_cpu_and_torch_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose(None, "cpu", "fp32") == "openvino"
-    assert choose(None, "cuda", "fp16") == "torch"
-    assert choose(None, "cuda:1", "bf16") == "torch"
-    assert choose("torch", "cpu", "fp32") == "torch"
+    assert choose(None, "cpu", "fp32", 1).engine == "openvino"
+    assert choose(None, "cuda", "fp16", 1).engine == "torch"
+    assert choose(None, "cuda:1", "bf16", 1).engine == "torch"
+    assert choose("torch", "cpu", "fp32", 1).engine == "torch"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_a_combination_that_does_not_exist(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError) as error:
-        choose(name, device, precision)
+        choose(name, device, precision, 1)
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
@@ -236,7 +238,7 @@ def test_a_combination_that_does_not_exist(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_machine_without_cuda_says_so() -> None:
     with pytest.raises(ConfigError, match="0 CUDA devices; use --device cpu"):
-        choose(None, "cuda", "fp32")
+        choose(None, "cuda", "fp32", 1)
 
 
 @pytest.mark.gpu
@@ -244,12 +246,38 @@ def test_a_machine_without_cuda_says_so() -> None:
 @pytest.mark.parametrize("precision", get_args(Precision))
 def test_cuda_stays_within_its_tolerance(precision: Precision, network: Network) -> None:
     pixels = noise(2, 256, 190)
-    scores = make_engine(network, "torch", "cuda", precision, 2)(pixels)
+    scores = make_engine(network, Backend("torch", "cuda", precision, 2))(pixels)
     np.testing.assert_allclose(
         scores, reference(network, pixels), rtol=0, atol=TOLERANCE[precision]
     )
 
 
+@pytest.mark.parametrize(
+    ("gpus", "engine", "device"), [(0, "openvino", "cpu"), (2, "torch", "cuda")]
+)
+def test_auto_takes_a_gpu_where_there_is_one(
+    gpus: int, engine: Name, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert choose(None, "auto", "fp32", 3) == Backend(engine, device, "fp32", 3)
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_takes_bf16_where_the_processor_has_it(
+    has: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slidescan.engines.openvino.has_bf16", lambda: has)
+    assert choose(None, "cpu", "auto", 1).precision == precision
+    # Measured slower on narrow networks.
+    assert choose("torch", "cpu", "auto", 1).precision == "fp32"
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks /proc what there is")
+def test_the_processor_is_asked() -> None:
+    flags = Path("/proc/cpuinfo").read_text()
+    assert has_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
 def test_fp16_on_a_cpu_is_left_to_torch() -> None:
-    assert choose(None, "cpu", "fp16") == "torch"
-    assert choose(None, "cpu", "bf16") == "openvino"
+    assert choose(None, "cpu", "fp16", 1).engine == "torch"
+    assert choose(None, "cpu", "bf16", 1).engine == "openvino"

@@ -28,6 +28,7 @@ from settled import settled
 
 from slidescan import model, scan
 from slidescan.cli import main
+from slidescan.engines import Backend
 from slidescan.engines.combined import Ensemble, Oriented
 from slidescan.engines.modes import choose_stride
 from slidescan.engines.patchwise import TILE_CELLS, Patchwise
@@ -484,7 +485,7 @@ def test_models_of_several_strides_are_averaged(
 
 def test_d4_of_patches_is_patches_of_d4(tiny_model: Path) -> None:
     ensemble = Ensemble.load([str(tiny_model)], "d4")
-    engine = ensemble.engine("torch", "cpu", "fp32", 1)
+    engine = ensemble.engine(Backend("torch", "cpu", "fp32", 1))
     assert isinstance(engine, Oriented)
     pixels = slides.section(130, 150)[None]
     found = Patchwise(engine, Field(0, 96, 8))(pixels)

@@ -39,7 +39,7 @@ BATCH = 64
 @click.option(
     "--out", type=PATH, required=True, help="The calibrated model, FILE.safetensors and FILE.json."
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=THREADS, help="Processors to use. [default: all]")
 def command(
     model: str,
@@ -58,9 +58,10 @@ def command(
     before and after: on the same patches, and with each patch calibrated by a fit to the others.
     """
     from slidescan.engines import choose
+    from slidescan.machine import cores
     from slidescan.model import load
 
-    choose("torch", device, "fp32")
+    device = choose("torch", device, "fp32", threads or cores()).device
     loaded = load(model)
     _check_out(out, model)
     with training_libraries(), evaluation_libraries():

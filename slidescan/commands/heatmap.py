@@ -71,7 +71,7 @@ def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
 
     from slidescan.job import Job, Options
 
-    options["device"] = options["device"] or "cpu"
+    options["device"] = options["device"] or "auto"
     job = Job(Options(**options), Terminal())
 
     def scan_slide(slide: Path, target: Path) -> Summary:

@@ -44,7 +44,11 @@ def engine_options(command: F) -> F:
             type=THREADS,
             help="Processors to use. [default: all that this process may use]",
         ),
-        click.option("--device", help="cpu, cuda, cuda:1, ... [default: cpu; of a map, its own]"),
+        click.option(
+            "--device",
+            help="cpu, cuda, cuda:1, ..., or auto: a GPU where there is one. [default: auto; of a "
+            "map, its own]",
+        ),
         click.option(
             "--engine",
             type=click.Choice(["openvino", "torch"]),
@@ -123,10 +127,11 @@ models_option = click.option(
 )
 precision_option = click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
+    type=click.Choice(["fp32", "bf16", "fp16", "auto"]),
     default="fp32",
     show_default=True,
-    help="Arithmetic of the network; below fp32 probabilities may differ by 0.02.",
+    help="Arithmetic of the network; below fp32 probabilities may differ by 0.02. auto takes what "
+    "is fastest on this machine, so another machine may not go on with the map.",
 )
 
 

@@ -109,24 +109,23 @@ def _score(
     *,
     engine: Literal["openvino", "torch"] | None,
     device: str | None,
-    precision: Literal["fp32", "bf16", "fp16"],
+    precision: Literal["fp32", "bf16", "fp16", "auto"],
     threads: int | None,
 ) -> None:
     """Score, and write the table once all is there."""
     import time
 
-    from slidescan.engines import choose
+    from slidescan.engines import AUTO, choose
     from slidescan.machine import cores
     from slidescan.prediction.journal import Journal
     from slidescan.prediction.scoring import BATCH, predict, write_predictions
 
-    device, threads = device or "cpu", threads or cores()
-    name = choose(engine, device, precision)
+    backend = choose(engine, device or AUTO, precision, threads or cores())
     settings = {
         **ensemble.record(),
-        "engine": name,
-        "device": device.partition(":")[0],
-        "precision": precision,
+        "engine": backend.engine,
+        "device": backend.device.partition(":")[0],
+        "precision": backend.precision,
         "batch": BATCH,
         "patches": source.digest(),
     }
@@ -138,9 +137,9 @@ def _score(
         progress.update(_continue(journal, out))
         bad = predict(
             source,
-            lambda: ensemble.engine(name, device, precision, threads),
+            lambda: ensemble.engine(backend),
             journal,
-            threads,
+            backend.threads,
             progress.update,
         )
         _tell(bad, source, out, skip_bad)

@@ -67,9 +67,7 @@ def command(
     precision = settings["precision"]
     if device is None:
         device, engine = settings["device"], engine or settings["engine"]
-    infer = ensemble.engine(
-        choose(engine, device, precision), device, precision, threads or cores()
-    )
+    infer = ensemble.engine(choose(engine, device, precision, threads or cores()))
     with open_slide_of(heatmap, slide_path) as slide, bar("verifying", len(drawn), "cell") as done:
         found = compare(heatmap, slide.plane(heatmap.mpp), infer, drawn, done.update)
     tolerance = TOLERANCE[precision] if tolerance is None else tolerance

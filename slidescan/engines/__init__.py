@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import cuda  # not torch: the module of that name in this package would shadow it
@@ -15,18 +16,38 @@ from slidescan.scan import Engine
 Name = Literal["openvino", "torch"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+AUTO: Literal["auto"] = "auto"
+
 TOLERANCE: dict[str, float] = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-2}
 """How far a map's cell may be from its patch, in probability."""
 
 
-def choose(name: Name | None, device: str, precision: Precision) -> Name:
-    """The engine for a device unless it is named: OpenVINO on the CPU, else and for fp16 torch.
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What runs a network, where, in which arithmetic, and by how many threads."""
 
-    Raises `ConfigError` for a device that is not there or a combination that does not exist.
+    engine: Name
+    device: str
+    """cpu, cuda or cuda:N."""
+    precision: Precision
+    threads: int
+
+
+def choose(
+    engine: Name | None, device: str, precision: Precision | Literal["auto"], threads: int
+) -> Backend:
+    """Settle what is left open: an engine that is None, a device or precision that is auto.
+
+    OpenVINO runs on the CPU, torch on GPUs and for fp16. The device is a GPU where there is one.
+    The precision is bf16 where OpenVINO runs on a processor that has it, which was measured to be
+    twice as fast, and fp32 elsewhere. Raises `ConfigError` for a device that is not there or a
+    combination that does not exist.
     """
+    if device == AUTO:
+        device = "cuda" if cuda.device_count() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ConfigError(f"--device {device}: not a device; use cpu, cuda or e.g. cuda:1")
-    chosen: Name = name or ("openvino" if device == "cpu" and precision != "fp16" else "torch")
+        raise ConfigError(f"--device {device}: not a device; use auto, cpu, cuda or e.g. cuda:1")
+    chosen: Name = engine or ("openvino" if device == "cpu" and precision != "fp16" else "torch")
     if chosen == "openvino" and device != "cpu":
         raise ConfigError(f"--engine openvino runs on the cpu, not {device}; use --engine torch")
     if chosen == "openvino" and precision == "fp16":
@@ -34,18 +55,24 @@ def choose(name: Name | None, device: str, precision: Precision) -> Name:
     there = cuda.device_count()
     if device != "cpu" and int(device.partition(":")[2] or 0) >= there:
         raise ConfigError(f"--device {device}: torch finds {there} CUDA devices; use --device cpu")
-    return chosen
+    return Backend(chosen, device, _fastest(chosen) if precision == AUTO else precision, threads)
 
 
-def make_engine(
-    network: Network | Finer, name: Name, device: str, precision: Precision, threads: int
-) -> Engine:
+def _fastest(engine: Name) -> Precision:
+    if engine == "openvino":
+        from slidescan.engines.openvino import has_bf16
+
+        return "bf16" if has_bf16() else "fp32"
+    return "fp32"
+
+
+def make_engine(network: Network | Finer, backend: Backend) -> Engine:
     """Build the engine that `choose` named."""
     # Imported here: each engine's library takes seconds to load.
-    if name == "torch":
+    if backend.engine == "torch":
         from slidescan.engines.torch import TorchEngine
 
-        return TorchEngine(network, device, precision, threads)
+        return TorchEngine(network, backend.device, backend.precision, backend.threads)
     from slidescan.engines.openvino import OpenVINOEngine
 
-    return OpenVINOEngine(network, precision, threads)
+    return OpenVINOEngine(network, backend.precision, backend.threads)

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan import engines, model
-from slidescan.engines import strides
+from slidescan import model
+from slidescan.engines import Backend, strides
 from slidescan.errors import ModelError
 from slidescan.geometry import Field
 from slidescan.model import Model
@@ -146,23 +146,13 @@ class Ensemble:
             found["model"] = {"name": self.name, "sha256": sha256, "members": members}
         return found | ({"tta": self.tta} if self.tta else {})
 
-    def engine(
-        self,
-        name: engines.Name,
-        device: str,
-        precision: engines.Precision,
-        threads: int,
-        stride_px: int | None = None,
-    ) -> Engine:
+    def engine(self, backend: Backend, stride_px: int | None = None) -> Engine:
         """Build an engine for each model, and around them what averages.
 
         They give an output for every `stride_px` pixels, see `strides.dense`; by default for every
         stride of their own, which of patches is one.
         """
-        built = [
-            strides.make_engine(member.network, stride_px, name, device, precision, threads)
-            for member in self.models
-        ]
+        built = [strides.make_engine(member.network, backend, stride_px) for member in self.models]
         engine: Engine = built[0] if len(built) == 1 else Averaged(built)
         if self.tta is None:
             return engine

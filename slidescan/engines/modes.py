@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from slidescan.engines import Name, Precision, strides
+from slidescan.engines import Backend, strides
 from slidescan.engines.combined import Ensemble
 from slidescan.engines.patchwise import Patchwise
 from slidescan.errors import ConfigError
@@ -44,19 +44,11 @@ def choose_stride(ensemble: Ensemble, mode: Mode, wanted: int | None) -> int:
     return stride
 
 
-def make(
-    ensemble: Ensemble,
-    mode: Mode,
-    stride_px: int,
-    name: Name,
-    device: str,
-    precision: Precision,
-    threads: int,
-) -> Engine:
+def make(ensemble: Ensemble, mode: Mode, stride_px: int, backend: Backend) -> Engine:
     """What scans in this mode at this stride, one that `choose_stride` let pass."""
     if mode == "dense":
-        return ensemble.engine(name, device, precision, threads, stride_px)
-    by_patch = ensemble.engine(name, device, precision, threads)
+        return ensemble.engine(backend, stride_px)
+    by_patch = ensemble.engine(backend)
     return Patchwise(by_patch, Field(0, ensemble.field_px, stride_px))
 
 

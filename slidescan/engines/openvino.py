@@ -62,6 +62,11 @@ class OpenVINOEngine:
         return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
 
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 by itself."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _convert(network: Network | Finer) -> Any:
     """An OpenVINO model that takes (N, H, W, 3) uint8: of any size, or patches if it pads.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan import engines
+from slidescan.engines import Backend
 from slidescan.geometry import Field
 from slidescan.networks.finer import SMALLEST, Finer
 from slidescan.networks.network import Network
@@ -33,23 +34,16 @@ def _halves(native: int) -> Iterator[int]:
         yield native
 
 
-def make_engine(
-    network: Network,
-    stride_px: int | None,
-    name: engines.Name,
-    device: str,
-    precision: engines.Precision,
-    threads: int,
-) -> Engine:
+def make_engine(network: Network, backend: Backend, stride_px: int | None = None) -> Engine:
     """An engine that gives an output for every `stride_px`, by default for every one of its own."""
     native = network.field.stride
     if stride_px is None or stride_px == native:
-        return engines.make_engine(network, name, device, precision, threads)
+        return engines.make_engine(network, backend)
     if stride_px < native:
         finer = Finer(network, stride_px)
-        engine = engines.make_engine(finer, name, device, precision, threads)
+        engine = engines.make_engine(finer, backend)
         return Filled(engine, finer.field, finer.multiple)
-    engine = engines.make_engine(network, name, device, precision, threads)
+    engine = engines.make_engine(network, backend)
     return Thinned(engine, stride_px // native)
 
 

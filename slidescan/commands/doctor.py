@@ -1,0 +1,56 @@
+"""`slidescan doctor`: what there is, what will be used, and does it work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from slidescan.commands.options import bar, engine_options, models_option, precision_option
+
+
+@click.command()
+@models_option
+@engine_options
+@precision_option
+def command(models: tuple[str, ...], **options: Any) -> None:
+    """Tell what this machine has and what a scan would use, then test both in ten seconds.
+
+    The test scores a tile of noise over and over for the speed of the network alone, and some of
+    its cells as patches, by the same engine and by the reference. Exit code 1 where a cell differs
+    by more than the tolerance. The options are those of heatmap.
+    """
+    from slidescan import diagnosis
+    from slidescan.engines import AUTO, choose
+    from slidescan.engines.combined import Ensemble
+    from slidescan.engines.modes import choose_stride
+    from slidescan.errors import ModelError
+    from slidescan.machine import cores
+
+    ensemble = Ensemble.load(models)
+    choose_stride(ensemble, "dense", None)
+    backend = choose(
+        options["engine"],
+        options["device"] or AUTO,
+        options["precision"],
+        options["threads"] or cores(),
+    )
+    for key, value in diagnosis.facts():
+        click.echo(f"{key:<11}{value}")
+    click.echo(
+        f"{'used':<11}{backend.engine} on {backend.device} in {backend.precision}, "
+        f"{backend.threads} threads; model {ensemble.name}"
+    )
+    with bar("testing", 3, "step") as progress:
+        found = diagnosis.examine(ensemble, backend, progress.update)
+    click.echo(f"{'speed':<11}{found.mpx_per_s:.1f} megapixels a second, the network alone")
+    line = (
+        f"{diagnosis.CELLS} cells differ from their patches by {found.from_patches:.2g} at most, "
+        f"from the reference (torch, cpu, fp32) by {found.from_fp32:.2g}; "
+        f"tolerance {found.tolerance:g}"
+    )
+    if not found.sound:
+        raise ModelError(f"{line}: this engine is NOT right here; try --engine torch --device cpu")
+    click.echo(f"{'exactness':<11}{line}")
+    if choose(backend.engine, backend.device, AUTO, 1).precision not in (backend.precision, "fp32"):
+        click.echo(f"{'hint':<11}this machine is faster with --precision auto")
