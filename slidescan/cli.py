@@ -10,17 +10,8 @@ import click
 from slidescan.errors import SlidescanError
 
 COMMANDS = (
-    *(
-        "heatmap",
-        "verify",
-        "export",
-        "predict",
-        "evaluate",
-        "calibrate",
-        "annotations",
-        "models",
-        "doctor",
-    ),
+    *("heatmap", "verify", "export", "predict", "evaluate", "calibrate", "annotations"),
+    *("models", "doctor"),
     *("train", "data", "augment", "lr-find", "runs"),
 )
 
