@@ -16,7 +16,7 @@ from torch import cuda
 
 from slidescan.engines import TOLERANCE, Backend
 from slidescan.engines.combined import Ensemble
-from slidescan.geometry import Box, Grid
+from slidescan.geometry import PATCH_PX, Box, Grid
 from slidescan.machine import cores
 from slidescan.scan import TILE_PX, Engine, score_patches
 from slidescan.slide import FORMATS, LIBRARY
@@ -97,13 +97,13 @@ class Noise:
         coarse = rng.integers(90, 250, (-(-side // 16), -(-side // 16), 3))
         fine = rng.integers(-40, 40, (side, side, 3))
         smooth = coarse.repeat(16, axis=0).repeat(16, axis=1)[:side, :side]
-        self.pixels = np.clip(smooth + fine, 0, 255).astype(np.uint8)
+        pixels = np.clip(smooth + fine, 0, 255).astype(np.uint8)
+        rim = (PATCH_PX, PATCH_PX)
+        self._around = np.pad(pixels, (rim, rim, (0, 0)), constant_values=255)
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """RGB of a box, white outside."""
-        rim = 2 * TILE_PX
-        around = np.pad(self.pixels, ((rim, rim), (rim, rim), (0, 0)), constant_values=255)
-        return around[box.shift(rim, rim).slices]
+        """RGB of a box, white outside; no more than a patch beyond the noise."""
+        return self._around[box.shift(PATCH_PX, PATCH_PX).slices]
 
 
 def examine(

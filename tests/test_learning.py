@@ -274,7 +274,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_others() -> None:
     other = weights(fit(tiny(**drawn, seed=6))[0].average)
 
     assert same(one, again)
-    assert not torch.equal(one["stem.0.weight"], other["stem.0.weight"])
+    assert not torch.equal(one["body.stem.0.weight"], other["body.stem.0.weight"])
 
 
 def test_scores_are_of_the_average_on_unaugmented_patches() -> None:
