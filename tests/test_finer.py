@@ -65,7 +65,7 @@ def by_patches(net: Network, pixels: Tensor, stride: int, shape: tuple[int, int]
 
 
 @pytest.mark.parametrize(("name", "stride"), STRIDES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     down=st.integers(0, 9), across=st.integers(0, 9), rest=st.integers(0, 15), seed=st.integers(0)
 )
