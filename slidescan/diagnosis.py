@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 from torch import cuda
 
 from slidescan.engines import TOLERANCE, Backend
 from slidescan.engines.combined import Ensemble
+from slidescan.engines.openvino import processor
 from slidescan.geometry import PATCH_PX, Box, Grid
 from slidescan.machine import cores
 from slidescan.scan import TILE_PX, Engine, score_patches
@@ -34,18 +34,13 @@ CELLS = 64
 def facts() -> Iterator[Fact]:
     """The machine and the libraries."""
     yield "system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    yield "processor", f"{_processor()}, {cores()} of {os.cpu_count()} cores for this process"
+    name, kinds = processor()
+    used = f"{cores()} of {os.cpu_count()} cores for this process"
+    yield "processor", f"{name} ({', '.join(k for k in ARITHMETIC if k in kinds)}), {used}"
     yield "memory", _memory()
     yield "GPU", "; ".join(_gpus()) or "none that torch sees"
     yield "packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     yield "OpenSlide", f"{LIBRARY}: {', '.join(FORMATS)}"
-
-
-def _processor() -> str:
-    core = ov.Core()
-    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    kinds = ", ".join(kind for kind in ARITHMETIC if kind in has)
-    return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} ({kinds})"
 
 
 def _memory() -> str:

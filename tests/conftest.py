@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import networks
 import pytest
@@ -78,3 +81,19 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("SLIDESCAN_TEST_DATA names no folder of real slides")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The published NASNet-A Mobile, without the rest of its package."""
+    package = find_spec("pretrainedmodels")  # finds, does not import
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("needs the reference: pip install --no-deps pretrainedmodels==0.7.4")
+    path = Path(package.submodule_search_locations[0], "models", "nasnet_mobile.py")
+    spec = spec_from_file_location("reference_nasnet_mobile", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "pretrainedmodels" not in sys.modules
+    return module

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import slides
 import torch
-from click.testing import CliRunner, Result
+from commands import ran, refused, run
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from slidescan import model, scan
-from slidescan.cli import main
 from slidescan.engines import Backend, make_engine
 from slidescan.engines.combined import Averaged, Ensemble, Oriented, mean, same_models
 from slidescan.errors import ModelError
@@ -82,24 +81,6 @@ def exact() -> tuple[Network, Engine]:
             return probability(network(x)).numpy()
 
     return network, engine
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-
-
-def ran(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
-
-
-def refused(result: Result, *words: object) -> None:
-    assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: ")
-    for word in words:
-        assert str(word) in line
 
 
 def read(out: Path) -> NDArray[np.float32]:

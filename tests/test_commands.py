@@ -21,12 +21,13 @@ import safetensors.torch
 import slides
 import torch
 import zarr
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import ran, refused, run
 from numpy.typing import NDArray
 from PIL import Image
 
 from slidescan import scan
-from slidescan.cli import COMMANDS, main
+from slidescan.cli import COMMANDS
 from slidescan.geometry import Box
 from slidescan.model import load
 from slidescan.networks.network import probability
@@ -38,29 +39,6 @@ ONE = ("--threads", "1")  # on busy cores two wait for each other
 TORCH = ("--engine", "torch", *ONE)
 FEW = ("--cells", "32", *ONE)
 GLASS, STAIN = 243, (150, 60, 140)
-
-
-def run(*arguments: object) -> Result:
-    """`slidescan ARGUMENTS`; anything but an exit code is a bug and raised."""
-    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-
-
-def ran(*arguments: object) -> Result:
-    """It ends well."""
-    result = run(*arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
-
-
-def refused(result: Result, *words: object) -> None:
-    """It ends with one line that has all the words."""
-    assert result.exit_code == 1
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("Error: ")
-    assert len(lines[0]) < 600
-    for word in words:
-        assert str(word) in lines[0]
 
 
 def nothing_whole(out: Path) -> None:

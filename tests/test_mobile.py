@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,20 +27,6 @@ SIZES = [(96, 96), (224, 224), (95, 98), (97, 127), (34, 65)]
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     yield from networks.one_thread()
-
-
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    package = find_spec("pretrainedmodels")  # finds, does not import
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("needs the reference: pip install --no-deps pretrainedmodels==0.7.4")
-    path = Path(package.submodule_search_locations[0], "models", "nasnet_mobile.py")
-    spec = spec_from_file_location("reference_nasnet_mobile", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

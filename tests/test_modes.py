@@ -18,7 +18,8 @@ import processes
 import pytest
 import slides
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import ran, refused, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -27,7 +28,6 @@ from processes import Strike
 from settled import settled
 
 from slidescan import model, scan
-from slidescan.cli import main
 from slidescan.engines import Backend
 from slidescan.engines.combined import Ensemble, Oriented
 from slidescan.engines.modes import choose_stride
@@ -50,25 +50,6 @@ Scores = NDArray[np.float32]
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     yield from networks.one_thread()
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-
-
-def ran(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
-
-
-def refused(result: Result, *words: object) -> None:
-    assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: ")
-    assert len(line) < 600
-    for word in words:
-        assert str(word) in line
 
 
 def read(out: Path) -> Scores:

@@ -8,10 +8,7 @@ Its package needs torchvision, which we do without, so its one file is loaded by
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 
 import networks
@@ -42,21 +39,6 @@ SIZES = pytest.mark.parametrize(
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     yield from networks.one_thread()
-
-
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    package = find_spec("pretrainedmodels")  # finds, does not import
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("needs the reference: pip install --no-deps pretrainedmodels==0.7.4")
-    path = Path(package.submodule_search_locations[0], "models", "nasnet_mobile.py")
-    spec = spec_from_file_location("reference_nasnet_mobile", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert "pretrainedmodels" not in sys.modules
-    return module
 
 
 def published_name(ours: str) -> str:

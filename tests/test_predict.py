@@ -17,12 +17,12 @@ import processes
 import pytest
 import slides
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import ran, run
 from numpy.typing import NDArray
 from PIL import Image
 from processes import Strike
 
-from slidescan.cli import main
 from slidescan.model import load, save
 from slidescan.networks.network import probability
 from slidescan.pictures.measures import roc
@@ -38,16 +38,6 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     yield from networks.one_thread()
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-
-
-def ran(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
 
 
 def refused(result: Result, *words: object) -> None:

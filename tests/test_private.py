@@ -73,6 +73,13 @@ def test_a_scan_opens_no_socket(section: Path, tiny_model: Path, tmp_path: Path)
     assert done.stderr == ""
 
 
+def test_a_diagnosis_opens_no_socket(tiny_model: Path) -> None:
+    done = guarded(SCAN, "doctor", "--model", tiny_model, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert "exactness" in done.stdout
+    assert done.stderr == ""
+
+
 def test_a_training_opens_no_socket(tmp_path: Path) -> None:
     pytest.importorskip("slidescan_train.augment")
     import patches

@@ -62,9 +62,16 @@ class OpenVINOEngine:
         return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
 
+def processor() -> tuple[str, list[str]]:
+    """Its name, and the arithmetic it has by itself: FP32, BF16, INT8, ..."""
+    core = ov.Core()
+    name = core.get_property("CPU", "FULL_DEVICE_NAME")
+    return str(name), list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 def has_bf16() -> bool:
     """Whether this processor multiplies bf16 by itself."""
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in processor()[1]
 
 
 def _convert(network: Network | Finer) -> Any:
@@ -72,15 +79,14 @@ def _convert(network: Network | Finer) -> Any:
 
     Of a finer stride N is 1: its own batches are held to the size of the example.
     """
-    valid, count = network.plan.valid, 1 if isinstance(network, Finer) else 2
+    valid, single = network.plan.valid, isinstance(network, Finer)
     height, width = (2 * PATCH_PX, 3 * PATCH_PX) if valid else (PATCH_PX, PATCH_PX)
-    example = torch.zeros(count, 3, height, width)
+    example = torch.zeros(1 if single else 2, 3, height, width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about the inside of torch.export
         exported = torch.export.export(_Scores(copy.deepcopy(network)).cpu().eval(), (example,))
         model = ov.convert_model(exported)
-    images = 1 if isinstance(network, Finer) else -1
-    model.reshape([images, 3, -1, -1] if valid else [images, 3, height, width])
+    model.reshape([1 if single else -1, 3, *((-1, -1) if valid else (height, width))])
     steps = ov.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))

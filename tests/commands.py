@@ -1,0 +1,30 @@
+"""The command line in this process, and what it says when it ends."""
+
+from __future__ import annotations
+
+from click.testing import CliRunner, Result
+
+from slidescan.cli import main
+
+
+def run(*arguments: object) -> Result:
+    """`slidescan ARGUMENTS`; anything but an exit code is a bug and raised."""
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def ran(*arguments: object) -> Result:
+    """It ends well."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def refused(result: Result, *words: object) -> None:
+    """It ends with one line that has all the words."""
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    assert len(lines[0]) < 1000
+    for word in words:
+        assert str(word) in lines[0]
