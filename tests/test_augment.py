@@ -21,8 +21,8 @@ from slidescan_train.augment import SYMMETRIES, WHITE, A, Augment, draws, previe
 from slidescan_train.config import AugmentConfig, GaussNoise, OneOf
 
 CENTRE = slice(32, 64)
-NAMES = ("d4", "stain", *OneOf.model_fields, "crop")
-NOTHING = {"d4": {"p": 0}, "stain": {"p": 0}, "one_of": {}, "crop": {"p": 0}}
+NAMES = ("d4", "stain", "hue", *OneOf.model_fields, "crop")
+NOTHING = {"d4": {"p": 0}, "stain": {"p": 0}, "hue": {"p": 0}, "one_of": {}, "crop": {"p": 0}}
 BLURS = ("blur", "motion_blur", "contrast_blur", "brightness_blur", "jpeg")
 
 
@@ -169,6 +169,27 @@ def test_a_stronger_stain_darkens_tissue_and_leaves_glass() -> None:
         # No more than the density of the glass itself, 0.07, allows.
         assert np.abs(scaled[:48] - 238).max() <= 8
         assert np.abs(scaled[48:] - pixels[48:]).mean() > 0.5
+
+
+def test_a_turn_of_the_hue_reaches_every_hue_and_leaves_glass_and_the_order_of_values() -> None:
+    pixels = np.full((96, 96, 3), (200, 100, 150), np.uint8)
+    pixels[:48] = 238
+    turned = np.array([one("hue", saturation=0)(pixels, seed) for seed in range(200)]).astype(int)
+    np.testing.assert_array_equal(turned[:, :48], 238)
+    colours = turned[:, 48, 0]
+    assert set(colours.argmax(axis=1)) == set(colours.argmin(axis=1)) == {0, 1, 2}
+    # In HSV, value and saturation are those of the largest and the smallest of the three.
+    assert np.abs(np.sort(colours, axis=1)[:, [0, 2]] - (100, 200)).max() <= 3
+
+
+def test_a_hue_that_is_not_turned_changes_saturation_alone() -> None:
+    before = np.ptp(tissue().astype(int), axis=2).mean()
+    ratios = [
+        np.ptp(one("hue", turn=0, saturation=0.5)(tissue(), s).astype(int), axis=2).mean() / before
+        for s in range(40)
+    ]
+    assert 0.45 < min(ratios) < 0.7
+    assert 1.2 < max(ratios) < 1.55
 
 
 def test_fancy_pca_adds_one_colour_of_the_size_of_the_patchs_own_variation() -> None:

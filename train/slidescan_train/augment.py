@@ -25,6 +25,7 @@ from slidescan_train.config import (
     Contrast,
     Draw,
     GaussNoise,
+    Hue,
     MotionBlur,
     OneOf,
     Rotation,
@@ -42,30 +43,28 @@ WHITE = 255
 
 
 class Augment:
-    """All of `config` for one patch, in its order: D4, stain, at most one of many, crop.
+    """All of `config` for one patch, in its order: D4, stain, hue, at most one of many, crop.
 
     Nothing in it moves the label region by more than a few pixels or cuts it. One to a thread.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
-        made = transforms(config)
-        self._d4, self._stain, self._crop = made["d4"], made["stain"], made["crop"]
-        self._p = config.d4.p, config.stain.p, config.crop.p
-        names = tuple(OneOf.model_fields)
+        made, names = transforms(config), tuple(OneOf.model_fields)
+        self._first = [(getattr(config, name).p, made[name]) for name in ("d4", "stain", "hue")]
+        self._crop_p, self._crop = config.crop.p, made["crop"]
         self._one_of = [made[name] for name in names]
         self._up_to = np.cumsum([getattr(config.one_of, name).p for name in names])
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         """One patch, (96, 96, 3) RGB, changed; `pixels` itself stays as it is."""
-        d4, stain, one_of, crop = rng.random(4)
-        if d4 < self._p[0]:
-            pixels = self._d4(pixels, rng)
-        if stain < self._p[1]:
-            pixels = self._stain(pixels, rng)
+        *first, one_of, crop = rng.random(len(self._first) + 2)
+        for drawn, (p, transform) in zip(first, self._first, strict=True):
+            if drawn < p:
+                pixels = transform(pixels, rng)
         chosen = int(np.searchsorted(self._up_to, one_of, side="right"))
         if chosen < len(self._one_of):
             pixels = self._one_of[chosen](pixels, rng)
-        if crop < self._p[2]:  # last: what is cut off is white, whatever became of the colours
+        if crop < self._crop_p:  # last: what is cut off is white, whatever became of the colours
             pixels = self._crop(pixels, rng)
         return pixels
 
@@ -89,7 +88,8 @@ class Transform:
 def draws(config: AugmentConfig) -> dict[str, Draw]:
     """The settings of every augmentation by its name in the configuration, in order."""
     one_of = {name: getattr(config.one_of, name) for name in OneOf.model_fields}
-    return {"d4": config.d4, "stain": config.stain, **one_of, "crop": config.crop}
+    first = {"d4": config.d4, "stain": config.stain, "hue": config.hue}
+    return {**first, **one_of, "crop": config.crop}
 
 
 def transforms(config: AugmentConfig) -> dict[str, Transform]:
@@ -235,6 +235,12 @@ def _stain(draw: Stain) -> A.BasicTransform:
     )
 
 
+def _hue(draw: Hue) -> A.BasicTransform:
+    return _jitter(
+        hue=(-draw.turn, draw.turn), saturation=(1 - draw.saturation, 1 + draw.saturation)
+    )
+
+
 def _blur(draw: Blur) -> A.BasicTransform:
     return A.GaussianBlur(blur_limit=0, sigma_limit=draw.sigma_px, p=1)
 
@@ -275,6 +281,7 @@ STEPS: Mapping[str, tuple[Callable[[Any], A.BasicTransform], ...]] = MappingProx
     {
         "d4": (lambda draw: D4(p=1),),
         "stain": (_stain,),
+        "hue": (_hue,),
         "blur": (_blur,),
         "rotation": (_rotation,),
         "translation": (_translation,),

@@ -71,6 +71,17 @@ class Stain(Draw):
     """And changed by +- this, as an optical density; glass takes none of it."""
 
 
+class Hue(Draw):
+    """Colours turned around the circle of hues, and their saturation changed: the stains of
+    laboratories that no patch is from (Tellez et al. 2019,
+    https://doi.org/10.1016/j.media.2019.101544). Glass has no colour and stays as it is."""
+
+    turn: Annotated[float, Field(ge=0, le=0.5)] = 0.5
+    """Of the circle, at most, either way; half of it is any hue at all."""
+    saturation: Share = 0.5
+    """Saturation is multiplied by 1 +- this."""
+
+
 class Crop(Draw):
     """Some edges are cut off and read as white, as the scanner reads what is beyond a slide.
 
@@ -195,6 +206,7 @@ class AugmentConfig(Settings):
 
     d4: Turn = Turn(p=1.0)
     stain: Stain = Stain(p=0.5)
+    hue: Hue = Hue(p=0.5)
     one_of: OneOf = OneOf(**{name: {"p": 0.06} for name in OneOf.model_fields})
     crop: Crop = Crop(p=0.1)
 
