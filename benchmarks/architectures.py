@@ -11,22 +11,20 @@ slide-disjoint: read the differences, not the heights. It needs the extra `train
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import time
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from reports import about, keep, markdown
 from slidescan_train.config import TrainConfig, load_config
 from slidescan_train.run import Request, run
 
 from slidescan import engines
 from slidescan.engines import Backend, make_engine
-from slidescan.files import replacing
 from slidescan.geometry import PATCH_PX
 from slidescan.machine import cores
 from slidescan.networks.network import Network
@@ -163,8 +161,7 @@ def speeds(path: Path, threads: int, repeats: int) -> dict[str, Speed]:
         if name not in found:
             found[name] = measure(PLANS[name], threads, repeats)
             click.echo(f"{name}: {found[name]}", err=True)
-            with replacing(path) as beside:
-                beside.write_text(json.dumps({k: asdict(v) for k, v in found.items()}, indent=2))
+            keep(path, {key: asdict(value) for key, value in found.items()})
     return found
 
 
@@ -196,17 +193,25 @@ def draw(path: Path, rows: list[Json], epochs: int) -> None:
 
 def table(rows: list[Json]) -> str:
     best = [row["plan"] for row in front(rows)]
-    lines = [
-        "| Plan | AUC | NLL | Mpx/s bf16 | Mpx/s fp32 | Parameters | Stride | Front |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda row: -row["auc"]):
-        lines.append(
-            f"| {row['plan']} | {row['auc']:.4f} | {row['nll']:.3f} | {row['bf16']:.1f} | "
-            f"{row['fp32']:.1f} | {row['parameters']:,} | {row['stride']} | "
-            f"{'yes' if row['plan'] in best else ''} |"
-        )
-    return "\n".join(lines)
+    header = (
+        "Plan", "AUC", "NLL", "Mpx/s bf16", "Mpx/s fp32", "Parameters", "Stride", "Front",
+    )  # fmt: skip
+    return markdown(
+        header,
+        [
+            (
+                row["plan"],
+                f"{row['auc']:.4f}",
+                f"{row['nll']:.3f}",
+                f"{row['bf16']:.1f}",
+                f"{row['fp32']:.1f}",
+                f"{row['parameters']:,}",
+                row["stride"],
+                "yes" if row["plan"] in best else "",
+            )
+            for row in sorted(rows, key=lambda row: -row["auc"])
+        ],
+    )
 
 
 @click.command()
@@ -252,15 +257,8 @@ def main(
         }
         rows.append(row | asdict(measured[name]))
         draw(out / "architectures.png", rows, epochs)
-        about = {
-            "epochs": epochs,
-            "teacher": teacher,
-            "threads": threads,
-            "machine": f"{platform.machine()}, {cores()} cores",
-            "date": date.today().isoformat(),
-        }
-        with replacing(out / RESULT) as beside:
-            beside.write_text(json.dumps(about | {"plans": rows}, indent=2))
+        recorded = {"epochs": epochs, "teacher": teacher, "threads": threads, **about()}
+        keep(out / RESULT, recorded | {"plans": rows})
     click.echo(table(rows))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from reports import markdown
 from slidescan_train.data import Data, Patches
 from slidescan_train.data.splits import ids_sha256
 from slidescan_train.learner import to_input, tumour
@@ -34,7 +35,6 @@ from studies import (
     finish,
     in_batches,
     judge,
-    markdown,
     number,
     one_line,
     options,

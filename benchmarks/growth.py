@@ -8,22 +8,19 @@ slide, with tissue on the same share of it, and with none. Writes FOLDER/growth.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 
 import click
 import numpy as np
 from pyramids import MPP, write_pyramid
+from reports import about, keep, markdown
 
-from slidescan.files import replacing
 from slidescan.machine import cores
 from slidescan.pictures import style
 from slidescan.store import Heatmap
@@ -91,15 +88,13 @@ def draw(path: Path, scans: list[Scan]) -> None:
 
 
 def table(scans: list[Scan]) -> str:
-    lines = [
-        "| Tissue | Side, px | Scanned, Mpx | Seconds | Peak memory, MB |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {s.case} | {s.side_px:,} | {s.tissue_mpx:.1f} | {s.seconds:.1f} | {s.peak_mb:.0f} |"
-        for s in scans
-    ]
-    return "\n".join(lines)
+    return markdown(
+        ("Tissue", "Side, px", "Scanned, Mpx", "Seconds", "Peak memory, MB"),
+        [
+            (s.case, f"{s.side_px:,}", s.tissue_mpx, f"{s.seconds:.1f}", f"{s.peak_mb:.0f}")
+            for s in scans
+        ],
+    )
 
 
 @click.command()
@@ -133,18 +128,18 @@ def main(
             scans.append(scan(case, side, count, flags))
             click.echo(f"{scans[-1]}", err=True)
     scans.sort(key=lambda s: (s.case, s.side_px))
-    out.mkdir(exist_ok=True)
+    keep(
+        out / "growth.json",
+        {
+            "mpp": MPP,
+            "precision": precision,
+            "model": model,
+            "threads": threads,
+            **about(),
+            "scans": [asdict(s) for s in scans],
+        },
+    )
     draw(out / "growth.png", scans)
-    about = {
-        "mpp": MPP,
-        "precision": precision,
-        "model": model,
-        "threads": threads,
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
-    }
-    with replacing(out / "growth.json") as beside:
-        beside.write_text(json.dumps(about | {"scans": [asdict(s) for s in scans]}, indent=2))
     click.echo(table(scans))
 
 

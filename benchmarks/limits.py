@@ -1,6 +1,6 @@
 """How near a scan is to its two limits: reading the slide, and the network's arithmetic.
 
-    python benchmarks/limits.py [--slide SLIDE] [--precision bf16] [--threads 2] [--out limits]
+    python benchmarks/limits.py [--slide SLIDE] [--precision bf16] [--threads 2] [--out limits.json]
 
 The same tiles, in one process, three times: read alone, by as many threads as a scan has; scored
 alone, from tiles of the same shapes that lie in memory; and scanned by `slidescan heatmap`'s own
@@ -14,8 +14,6 @@ by the processors, is the third limit, and printed as well. Without --slide one 
 
 from __future__ import annotations
 
-import json
-import platform
 import resource
 import tempfile
 import time
@@ -23,16 +21,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from pyramids import write_pyramid
+from reports import about, tell
 
 from slidescan import scan
-from slidescan.files import replacing
 from slidescan.geometry import Box, Grid
 from slidescan.job import Job, Options
 from slidescan.machine import cores
@@ -113,7 +110,7 @@ def slide_or_generated(path: Path | None, squares: int) -> Iterator[Path]:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
 @click.option("--threads", default=cores(), show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for limits.json.")
+@click.option("--out", type=click.Path(path_type=Path), help="A file, limits.json.")
 def main(slide: Path | None, squares: int, out: Path | None, model: str, **how: Any) -> None:
     """Print JSON."""
     job = Job(Options(models=(model,), **how), Quiet())
@@ -138,14 +135,9 @@ def main(slide: Path | None, squares: int, out: Path | None, model: str, **how: 
         "efficiency_of_shared_processors": round(max(limit, shared) / whole.seconds, 3),
         "model": model,
         **how,
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
+        **about(),
     }
-    if out:
-        out.mkdir(exist_ok=True)
-        with replacing(out / "limits.json") as beside:
-            beside.write_text(json.dumps(result, indent=2))
-    click.echo(json.dumps(result, indent=2))
+    tell(result, out)
 
 
 if __name__ == "__main__":

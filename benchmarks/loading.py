@@ -8,14 +8,12 @@ noise. "seed" are the augmentations of configs/seed.yaml. It needs the extra `tr
 
 from __future__ import annotations
 
-import json
-import platform
 import time
-from datetime import date
 from pathlib import Path
 
 import click
 import numpy as np
+from reports import about, tell
 from slidescan_train.augment import transforms
 from slidescan_train.config import AugmentConfig, load_config
 from slidescan_train.data import load_data
@@ -23,7 +21,6 @@ from slidescan_train.data.patches import Patches
 from slidescan_train.loader import Loader, micro_batches, steps
 
 from slidescan.geometry import PATCH_PX
-from slidescan.machine import cores
 
 BATCH = 64
 UNCOUNTED = 5
@@ -95,10 +92,9 @@ def main(data: Path | None, workers: str, seconds: float, count: int) -> None:
         },
         "us_per_patch": costs(patches, default),
         "batch": BATCH,
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
+        **about(),
     }
-    click.echo(json.dumps(result, indent=2))
+    tell(result)
 
 
 if __name__ == "__main__":

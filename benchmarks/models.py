@@ -11,18 +11,15 @@ cards. It needs the extra `train`.
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
 import time
-from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from reports import about, keep, markdown
 from slidescan_train.data import load_data
 from slidescan_train.data.patches import Patches
 from slidescan_train.data.splits import ids_sha256
@@ -105,14 +102,13 @@ def measure(model: Model, patches: Patches, threads: int, repeats: int) -> dict[
     }
 
 
-def table(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
-    yield "| " + " | ".join(HEAD) + " |"
-    yield "|" + "---|" * len(HEAD)
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    lines = []
     for name, row in rows.items():
         cells = [name, *scores(row["validation"]), *scores(row["d4"]), f"{row['parameters']:,}"]
         cells += [f"{row['bytes'] / 1e6:.1f}", f"{row['stride_px']} px"]
-        cells += [f"{each:.1f}" for each in row["mpx_per_s"].values()]
-        yield "| " + " | ".join(cells) + " |"
+        lines.append([*cells, *(f"{each:.1f}" for each in row["mpx_per_s"].values())])
+    return markdown(HEAD, lines)
 
 
 def scores(found: dict[str, float]) -> list[str]:
@@ -145,7 +141,7 @@ def record(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
 @click.option("--threads", default=cores(), show_default=True)
 @click.option("--repeats", default=7, show_default=True, help="Of a tile, for its speed.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON of it all.")
-@click.option("--record", "keep", is_flag=True, help="Write scores and speed into the cards.")
+@click.option("--record", "recorded", is_flag=True, help="Write scores and speed into the cards.")
 def main(
     names: tuple[str, ...],
     data: Path,
@@ -154,35 +150,29 @@ def main(
     threads: int,
     repeats: int,
     out: Path | None,
-    keep: bool,
+    recorded: bool,
 ) -> None:
     """Print a table in Markdown."""
     names = names or tuple(shipped_names())
     patches = load_data(data, only=ids, cache=cache).validation
-    for name in names if keep else ():
+    for name in names if recorded else ():
         check(name, read_card(name), patches)
     again = f"python benchmarks/models.py --data DIR --threads {threads} --repeats {repeats}"
-    about = {
-        "machine": f"{platform.machine()}, {threads} of {cores()} cores",
-        "date": date.today().isoformat(),
-        "command": again,
-    }
+    where = {**about(), "command": again}
     rows = {}
     for name in names:
         row = measure(load(name), patches, threads, repeats)
         rows[name] = row | {"bytes": locate(name)[0].stat().st_size}
-        if keep:
-            record(name, rows[name], about)
+        if recorded:
+            record(name, rows[name], where)
     total = sum(path.stat().st_size for path in shipped("default").parent.iterdir())
-    for line in table(rows):
-        click.echo(line)
+    click.echo(table(rows))
     click.echo(
         f"\n{len(patches)} held-out patches. Weights and cards of all shipped models: "
-        f"{total / 1e6:.1f} MB. {about['machine']}, {about['date']}."
+        f"{total / 1e6:.1f} MB. {where['machine']}, {where['date']}."
     )
     if out:
-        whole = {"patches": len(patches), "models": rows, "shipped_bytes": total, **about}
-        out.write_text(json.dumps(whole, indent=2) + "\n")
+        keep(out, {"patches": len(patches), "models": rows, "shipped_bytes": total, **where})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 same files scored one by one.
 
     python benchmarks/mosaic.py DATA [--patches 2000] [--model ...] [--tta d4]
+    python benchmarks/mosaic.py DATA --held-out --keep FOLDER    # and mosaic.png, to look at
 
 DATA has Kaggle's layout: train/<id>.tif and train_labels.csv. The patches lie whole and lossless on
 a pyramidal slide, where a cell's field of view is exactly one of them; `slidescan heatmap` scans
@@ -13,14 +14,11 @@ its split held out: SHA-256(id) / 2**256 < 0.1, not slide-disjoint.
 from __future__ import annotations
 
 import csv
-import json
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from datetime import date
 from pathlib import Path
 
 import click
@@ -28,11 +26,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from reports import about, tell
 from slidescan_train.data.splits import SHARE, in_validation
 
 from slidescan.engines import TOLERANCE
 from slidescan.geometry import PATCH_PX, Box, Grid
-from slidescan.machine import cores
 from slidescan.model import load
 from slidescan.pictures.measures import roc
 from slidescan.store import Heatmap
@@ -68,7 +66,8 @@ def pixels(files: Sequence[Path], grid: Grid, cells: NDArray[np.intp]) -> NDArra
     mosaic = np.full((*grid.extent_px, 3), 255, np.uint8)
     for file, (row, column) in zip(files, cells.tolist(), strict=True):
         with Image.open(file) as image:
-            mosaic[grid.pixels(Box(row, column, row + 1, column + 1)).slices] = image.convert("RGB")
+            patch = np.asarray(image.convert("RGB"))
+        mosaic[grid.pixels(Box(row, column, row + 1, column + 1)).slices] = patch
     return mosaic
 
 
@@ -96,10 +95,16 @@ def slidescan(*arguments: object) -> float:
     return round(time.perf_counter() - started, 1)
 
 
-def labelled(data: Path, count: int | None) -> tuple[list[Path], NDArray[np.int64]]:
-    """Files and labels; in the order of the ids, which are hashes, so any beginning is random."""
+def labelled(data: Path, count: int | None, held_out: bool) -> tuple[list[Path], NDArray[np.int64]]:
+    """Files and labels; in the order of the ids, which are hashes, so any beginning is random.
+
+    Of `held_out` ones, those without tumour come first, so that the map has two halves.
+    """
     rows = {row["id"]: row["label"] for _, row in read_table(data / "train_labels.csv", ("id",))}
-    ids = sorted(i for i in rows if i and (data / "train" / f"{i}.tif").is_file())[:count]
+    there = sorted(i for i in rows if i and (data / "train" / f"{i}.tif").is_file())
+    ids = [i for i in there if not held_out or in_validation(i)][:count]
+    if held_out:
+        ids.sort(key=lambda i: str(rows[i]))
     if not ids:
         raise click.UsageError(f"{data}: no labelled patch has a file train/<id>.tif")
     return [data / "train" / f"{i}.tif" for i in ids], np.array([rows[i] for i in ids], np.int64)
@@ -139,6 +144,7 @@ def reports(
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--patches", "count", type=click.IntRange(1), help="So many. [default: all]")
+@click.option("--held-out", is_flag=True, help="Only those the split holds out, tumour last.")
 @click.option("--model", "models", multiple=True, default=("default",), show_default=True)
 @click.option("--tta", type=click.Choice(["d4"]))
 @click.option("--engine", type=click.Choice(["openvino", "torch"]), default="openvino")
@@ -148,6 +154,7 @@ def reports(
 def main(
     data: Path,
     count: int | None,
+    held_out: bool,
     models: tuple[str, ...],
     tta: str | None,
     keep: Path | None,
@@ -155,7 +162,7 @@ def main(
 ) -> None:
     """Print JSON; exit code 1 where a cell is not its patch."""
     card = load(models[0]).card
-    files, labels = labelled(data, count)
+    files, labels = labelled(data, count, held_out)
     grid, cells = layout(len(files), Grid((0, 0), card.stride_px, card.field_px))
     flags = [word for model in models for word in ("--model", model)]
     flags += [word for name, value in how.items() for word in (f"--{name}", value)]
@@ -169,6 +176,8 @@ def main(
         paths.write_text("".join(f"{file}\n" for file in files))
         map_s = slidescan("heatmap", slide, "--out", out, "--no-tissue-mask", *flags)
         table_s = slidescan("predict", "--list", paths, "--out", csv_path, *flags)
+        if keep:
+            slidescan("export", "png", out, "--slide", slide, "--out", folder / "mosaic.png")
         heatmap = Heatmap.open(out)
         assert heatmap.grid == grid
         values = heatmap.read(grid.cells)
@@ -186,10 +195,9 @@ def main(
         "model": " + ".join(load(model).card.name for model in models),
         "tta": tta,
         **how,
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
+        **about(),
     }
-    click.echo(json.dumps(result, indent=2))
+    tell(result)
     tolerance = TOLERANCE[how["precision"]]
     if not found["all"]["largest_difference"] <= tolerance:
         raise click.ClickException(f"a cell is further than {tolerance:g} from its patch")

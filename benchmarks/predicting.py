@@ -9,19 +9,17 @@ the difference of both leaves out starting and compiling, and their peaks of mem
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import click
 import numpy as np
 from PIL import Image
+from reports import about, tell
 
 from slidescan.geometry import PATCH_PX
 from slidescan.machine import cores
@@ -89,10 +87,9 @@ def main(
         "models": models,
         "tta": tta,
         **how,
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
+        **about(),
     }
-    click.echo(json.dumps(result, indent=2))
+    tell(result)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How much sharing computation saves: one fully convolutional scan against the same cells patch
-by patch. Same weights, engine, level, threads and slide; one run, one ratio.
+by patch, at several strides. Same weights, engine, level, threads and slide; one run, its ratios.
 
-    python benchmarks/shared.py [--engine torch] [--size 4096] [--slide SLIDE]
+    python benchmarks/shared.py [--engine torch] [--strides 8 ...] [--slide SLIDE] [--out FOLDER]
 
 The patches are cut from tiles that were read once, so that the slide is not decoded again for
 each: what is compared is the network's work alone, the best a patch-wise scanner can do. As a whole
@@ -10,24 +10,28 @@ slide of patches would take long, they are timed on a part of the cells and coun
 
 from __future__ import annotations
 
-import json
-import platform
+import math
 import tempfile
 import time
-from datetime import date
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from reports import about, keep, markdown
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from slidescan.engines import Backend, make_engine
+from slidescan import engines
+from slidescan.engines import Backend, make_engine, strides
 from slidescan.geometry import Box, Grid
 from slidescan.machine import cores
-from slidescan.model import load
+from slidescan.model import Model, load
+from slidescan.pictures import style
 from slidescan.scan import TILE_PX, Engine, plan_work, scan
 from slidescan.slide import Plane, Slide
 
@@ -40,7 +44,8 @@ def texture(side: int, seed: int = 0) -> NDArray[np.uint8]:
     eosin, purple = np.array([225, 150, 190]), np.array([95, 60, 130])
     dense = (nuclei > nuclei.std()).astype(np.float32)[..., None]
     shade = 18 * (stroma / stroma.std())[..., None] + 6 * rng.standard_normal((side, side, 1))
-    return np.clip(eosin * (1 - dense) + purple * dense + shade, 0, 255).astype(np.uint8)
+    colours: NDArray[np.float32] = eosin * (1 - dense) + purple * dense + shade
+    return np.clip(colours, 0, 255).astype(np.uint8)
 
 
 class Memory:
@@ -80,69 +85,126 @@ def patchwise(
     return time.perf_counter() - started, np.concatenate(values).reshape(cells.shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One stride."""
+
+    stride: int
+    cells: int
+    shared_s: float
+    shared_mpx_per_s: float
+    patches_timed: int
+    patches_per_s: float
+    patchwise_s: float
+    """For all cells."""
+    ratio: float
+    largest_difference: float
+
+
+def compare(
+    plane: Plane, loaded: Model, backend: Backend, stride: int, side: int, batch: int
+) -> Compared:
+    """Scan it all, and a square of `side` cells again as patches."""
+    grid = Grid(plane.shape_px, stride, loaded.card.field_px)
+    engine = strides.make_engine(loaded.network, backend, stride)
+    whole_s, sink = shared(plane, grid, engine, backend.threads)
+    part = Box(0, 0, side, side).shift(8, 8).clip(grid.cells)
+    part_s, values = patchwise(plane, grid, make_engine(loaded.network, backend), part, batch)
+    patchwise_s = part_s / part.area * grid.cells.area
+    return Compared(
+        stride=stride,
+        cells=grid.cells.area,
+        shared_s=round(whole_s, 2),
+        shared_mpx_per_s=round(math.prod(plane.shape_px) / 1e6 / whole_s, 2),
+        patches_timed=part.area,
+        patches_per_s=round(part.area / part_s, 1),
+        patchwise_s=round(patchwise_s, 1),
+        ratio=round(patchwise_s / whole_s, 1),
+        largest_difference=float(np.abs(values - sink.values[part.slices]).max()),
+    )
+
+
+def draw(path: Path, rows: list[Compared], what: str) -> None:
+    drawn, (panel,) = style.figure(1, 1, f"One shared pass against patches: {what}")
+    panel.plot([r.stride for r in rows], [r.patchwise_s for r in rows], "o-", label="patches")
+    panel.plot([r.stride for r in rows], [r.shared_s for r in rows], "o-", label="shared")
+    panel.set_yscale("log")
+    style.name(panel, "", "stride, px", "seconds")
+    style.legend(panel)
+    style.save(path, drawn)
+
+
+def table(rows: list[Compared]) -> str:
+    return markdown(
+        ("stride", "map", "Mpx/s", "patch by patch", "ratio", "largest difference"),
+        [
+            (
+                f"{r.stride} px",
+                f"{r.shared_s} s",
+                r.shared_mpx_per_s,
+                f"{r.patchwise_s} s",
+                f"**{r.ratio:g}**",
+                f"{r.largest_difference:.1g}",
+            )
+            for r in rows
+        ],
+    )
+
+
+@contextmanager
+def slide_or_texture(path: Path | None, size: int, mpp: float) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        if path is None:
+            path = Path(folder, "texture.tif")
+            tifffile.imwrite(
+                path,
+                texture(size),
+                tile=(256, 256),
+                photometric="rgb",
+                compression="jpeg",
+                resolution=(1e4 / mpp,) * 2,
+                resolutionunit="CENTIMETER",
+            )
+        yield path
+
+
 @click.command()
 @click.option("--size", default=4096, show_default=True, help="Side of the generated slide, px.")
 @click.option("--slide", "slide_path", type=click.Path(path_type=Path), help="Take this slide.")
 @click.option("--model", default="default", show_default=True)
-@click.option("--engine", "name", type=click.Choice(["openvino", "torch"]), default="openvino")
+@click.option("--strides", "taken", type=int, multiple=True, default=(8, 16, 32), show_default=True)
+@click.option("--engine", type=click.Choice(["openvino", "torch"]), default="openvino")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
 @click.option("--threads", type=int, default=cores(), show_default=True)
 @click.option("--side", default=64, show_default=True, help="Cells a side timed as patches.")
 @click.option("--batch", default=64, show_default=True, help="Patches at a time.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for shared.json and .png.")
 def main(
     size: int,
     slide_path: Path | None,
     model: str,
-    name: str,
+    taken: tuple[int, ...],
+    engine: engines.Name,
     device: str,
-    precision: str,
+    precision: engines.Precision,
     threads: int,
     side: int,
     batch: int,
+    out: Path | None,
 ) -> None:
-    """Print one line of JSON with both times and their ratio."""
+    """Print a table in Markdown."""
     loaded = load(model)
-    engine = make_engine(loaded.network, Backend(name, device, precision, threads))  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as folder:
-        if slide_path is None:
-            slide_path = Path(folder, "texture.tif")
-            per_cm = (1e4 / loaded.card.mpp,) * 2
-            tifffile.imwrite(
-                slide_path,
-                texture(size),
-                tile=(256, 256),
-                photometric="rgb",
-                compression="jpeg",
-                resolution=per_cm,
-                resolutionunit="CENTIMETER",
-            )
-        with Slide.open(slide_path) as slide:
-            plane = slide.plane(loaded.card.mpp)
-            grid = Grid(plane.shape_px, loaded.card.stride_px, loaded.card.field_px)
-            whole_s, sink = shared(plane, grid, engine, threads)
-            part = Box(0, 0, side, side).shift(8, 8).clip(grid.cells)
-            part_s, values = patchwise(plane, grid, engine, part, batch)
-    height, width = plane.shape_px
-    per_cell = whole_s / grid.cells.area, part_s / part.area
-    result = {
-        "slide_px": [height, width],
-        "cells": grid.cells.area,
-        "stride": grid.stride,
-        "engine": f"{name} {precision} {device}",
-        "threads": threads,
-        "shared_s": round(whole_s, 2),
-        "shared_mpx_per_s": round(height * width / 1e6 / whole_s, 2),
-        "patches_timed": part.area,
-        "patches_per_s": round(part.area / part_s, 1),
-        "patchwise_s_for_all_cells": round(per_cell[1] * grid.cells.area, 1),
-        "ratio": round(per_cell[1] / per_cell[0], 1),
-        "largest_difference": float(np.abs(values - sink.values[part.slices]).max()),
-        "model": loaded.card.name,
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
-    }
-    click.echo(json.dumps(result, indent=2))
+    backend = Backend(engine, device, precision, threads)
+    with slide_or_texture(slide_path, size, loaded.card.mpp) as path, Slide.open(path) as slide:
+        plane = slide.plane(loaded.card.mpp)
+        rows = [compare(plane, loaded, backend, stride, side, batch) for stride in taken]
+        extent = list(plane.shape_px)
+    click.echo(table(rows))
+    if out:
+        what = {"slide_px": extent, "model": loaded.card.name, **asdict(backend)}
+        keep(out / "shared.json", {**what, **about(), "strides": [asdict(row) for row in rows]})
+        draw(out / "shared.png", rows, f"{loaded.card.name}, {engine} {precision}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
+from reports import markdown
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from slidescan_train.data import Data, Patches
@@ -40,7 +41,6 @@ from studies import (
     draw,
     finish,
     judge,
-    markdown,
     number,
     one_line,
     options,

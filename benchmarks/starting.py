@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
-import platform
 import subprocess
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import click
 import numpy as np
 from PIL import Image
+from reports import about, tell
 from slidescan_train.data import load_data
 from tqdm import tqdm
 
 from slidescan.geometry import PATCH_PX
-from slidescan.machine import cores
 
 
 def write_kaggle(folder: Path, count: int) -> Path:
@@ -74,10 +71,9 @@ def main(data: Path | None, count: int, scratch: Path | None) -> None:
         "first_start_s": round(first, 1),
         "second_start_s": round(second, 1),
         "ratio": round(first / second, 1),
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
+        **about(),
     }
-    click.echo(json.dumps(result, indent=2))
+    tell(result)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from reports import about, keep
 from slidescan_train.config import TrainConfig, load_config
 from slidescan_train.data import Data, Patches, load_data
 from slidescan_train.recorder import LAST, show
@@ -109,8 +107,7 @@ class Recipe:
             "changes": list(self.changes),
             "torch": torch.__version__,
             "device": where(self.device).type,
-            "machine": f"{platform.machine()}, {cores()} cores",
-            "date": date.today().isoformat(),
+            **about(),
         }
 
 
@@ -230,11 +227,6 @@ def against(found: Judged, metric: str = "roc_auc") -> str:
     return f"{number(d.value, '+')} ({number(d.low, '+')} to {number(d.high, '+')})"
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def draw(path: Path, title: str, than: str, rows: Sequence[Judged]) -> None:
     """Write a PNG: the AUC of each row and seed, and its difference to `than`, with intervals."""
     drawn, (left, right) = style.figure(1, 2, title)
@@ -266,20 +258,11 @@ def _dot(panel: Any, found: Interval, place: int, colour: str) -> None:
 
 def finish(out: Path, name: str, text: str, result: Mapping[str, Any]) -> None:
     """Write both, and print the text."""
-    for suffix, content in (("md", text), ("json", json.dumps(_plain(result), indent=2))):
-        with replacing(out / f"{name}.{suffix}") as beside:
-            beside.write_text(content + "\n")
+    with replacing(out / f"{name}.md") as beside:
+        beside.write_text(f"{text}\n")
+    keep(out / f"{name}.json", result)
     click.echo(text)
     click.echo(f"{out}/{name}.md and .json: written", err=True)
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def counted(patches: Patches) -> dict[str, int]:

@@ -8,23 +8,19 @@ Each side takes steps for --seconds after a few that are not counted. It needs t
 
 from __future__ import annotations
 
-import json
-import platform
 import time
-from datetime import date
 from pathlib import Path
 
 import click
 import torch
 from loading import OFF, noise
+from reports import about, tell
 from slidescan_train.config import TrainConfig, load_config
 from slidescan_train.data import load_data
 from slidescan_train.data.patches import Patches
 from slidescan_train.learner import Learner
 from slidescan_train.loader import Loader, epoch_plan
 from slidescan_train.loop import make_fabric, worker_count
-
-from slidescan.machine import cores
 
 UNCOUNTED = 5
 """Steps at first, in which buffers are allocated and kernels chosen."""
@@ -86,10 +82,9 @@ def main(
         "unaugmented": unaugmented,
         "ratio": round(augmented["images_per_s"] / unaugmented["images_per_s"], 3),
         "device": where,
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
+        **about(),
     }
-    click.echo(json.dumps(result, indent=2))
+    tell(result)
 
 
 if __name__ == "__main__":
