@@ -25,7 +25,7 @@ from slidescan.geometry import PATCH_PX
 BATCH = 64
 UNCOUNTED = 5
 """Batches at first, in which workers start."""
-OFF = {"d4": {"p": 0}, "stain": {"p": 0}, "one_of": {}, "crop": {"p": 0}}
+OFF = {**{name: {"p": 0} for name in ("d4", "stain", "hue", "crop")}, "one_of": {}}
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 

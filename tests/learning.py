@@ -19,7 +19,10 @@ from slidescan_train.loop import Progress, train
 from slidescan.networks.network import Network
 
 TINY = networks.plan("4/2 3 4/2", "R", filters=2, dense=4)
-STILL: dict[str, Any] = {"d4": {"p": 0}, "stain": {"p": 0}, "one_of": {}, "crop": {"p": 0}}
+STILL: dict[str, Any] = {
+    **{name: {"p": 0} for name in ("d4", "stain", "hue", "crop")},
+    "one_of": {},
+}
 TURNS = STILL | {"d4": {"p": 1}}
 
 

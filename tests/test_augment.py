@@ -22,7 +22,7 @@ from slidescan_train.config import AugmentConfig, GaussNoise, OneOf
 
 CENTRE = slice(32, 64)
 NAMES = ("d4", "stain", "hue", *OneOf.model_fields, "crop")
-NOTHING = {"d4": {"p": 0}, "stain": {"p": 0}, "hue": {"p": 0}, "one_of": {}, "crop": {"p": 0}}
+NOTHING = {**{name: {"p": 0} for name in ("d4", "stain", "hue", "crop")}, "one_of": {}}
 BLURS = ("blur", "motion_blur", "contrast_blur", "brightness_blur", "jpeg")
 
 
