@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan import engines, model, scan, tissue
-from slidescan.engines import combined, modes, patchwise
+from slidescan.engines import combined, modes, patchwise, spread
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
 from slidescan.machine import cores
@@ -106,7 +106,8 @@ class Job:
     @cached_property
     def engine(self) -> scan.Engine:
         """Compiling takes seconds, and many slides share it."""
-        return modes.make(self.ensemble, self.options.mode, self.stride_px, self.backend)
+        make = partial(modes.make, self.ensemble, self.options.mode, self.stride_px)
+        return spread.make_engine(make, self.backend)
 
     @property
     def _by_patch(self) -> bool:

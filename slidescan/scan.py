@@ -1,13 +1,14 @@
 """The scan itself: plan, read, infer, write. Knows no slide format, no store and no framework.
 
-Reading runs ahead in threads, inference in the caller's thread, writing behind in one more; both
-queues are bounded, so memory does not grow with the slide.
+Reading runs ahead in threads, inference in the caller's thread, or in several where an engine takes
+several calls at a time, writing behind in one more; all queues are bounded, so memory does not grow
+with the slide.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ class Selective(Engine, Protocol):
         """As a call where `wanted` (N, h, w); anything elsewhere."""
 
 
+@runtime_checkable
+class Parallel(Engine, Protocol):
+    """An engine that takes several calls at a time, each from a thread of its own."""
+
+    at_once: int
+
+
 class Sink(Protocol):
     """Where finished blocks go."""
 
@@ -66,6 +74,10 @@ class Work:
 
     block: Box
     tiles: tuple[Box, ...]
+
+
+_Job = tuple[Work, Box]
+"""A block and one of its tiles."""
 
 
 def plan_work(blocks: Iterable[Box], mask: NDArray[np.bool_], tile_cells: int) -> Iterator[Work]:
@@ -115,7 +127,7 @@ def scan(
     """
     jobs = ((item, tile) for item in work for tile in item.tiles)
 
-    def pixels_of(job: tuple[Work, Box]) -> NDArray[np.uint8]:
+    def pixels_of(job: _Job) -> NDArray[np.uint8]:
         return reader.read(grid.pixels(job[1]))
 
     pending: deque[Future[None]] = deque()
@@ -124,15 +136,14 @@ def scan(
         ThreadPoolExecutor(threads, "read") as pool,
         ThreadPoolExecutor(1, "write") as writer,
         closing(ahead(pool, pixels_of, jobs, threads * READ_AHEAD)) as read,
+        closing(_scored(engine, mask, read)) as scored,
     ):
         try:
-            for (item, tile), pixels in read:
+            for (item, tile), scores in scored:
                 if tile == item.tiles[0]:
                     values = np.full(item.block.shape, np.nan, np.float32)
-                wanted = mask[tile.slices]
-                scores = _score(engine, pixels, wanted)
                 here = tile.shift(-item.block.y0, -item.block.x0).slices
-                values[here] = np.where(wanted, scores, np.float32(np.nan))
+                values[here] = np.where(mask[tile.slices], scores, np.float32(np.nan))
                 on_tile(tile)
                 if tile == item.tiles[-1]:
                     while len(pending) > 1:
@@ -141,6 +152,27 @@ def scan(
         finally:
             for future in pending:
                 future.result()
+
+
+def _scored(
+    engine: Engine, mask: NDArray[np.bool_], read: Iterable[tuple[_Job, NDArray[np.uint8]]]
+) -> Generator[tuple[_Job, NDArray[np.float32]], None, None]:
+    """The cells of each tile, in order."""
+
+    def scores_of(tile: tuple[_Job, NDArray[np.uint8]]) -> NDArray[np.float32]:
+        (_, box), pixels = tile
+        return _score(engine, pixels, mask[box.slices])
+
+    if not isinstance(engine, Parallel):
+        for tile in read:
+            yield tile[0], scores_of(tile)
+        return
+    with (
+        ThreadPoolExecutor(engine.at_once, "score") as pool,
+        closing(ahead(pool, scores_of, read, engine.at_once)) as scored,
+    ):
+        for (job, _), scores in scored:
+            yield job, scores
 
 
 def _score(

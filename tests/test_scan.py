@@ -295,3 +295,66 @@ def test_few_shapes_reach_the_engine() -> None:
     for tile in tiles:
         covered[tile.slices] = True
     assert not (mask & ~covered).any()
+
+
+# --- several calls at a time
+
+
+@dataclass
+class Team:
+    """Takes three calls at a time, and the first of them longest. Fulfils scan.Parallel."""
+
+    at_once: int = 3
+    most: int = 0
+    running: int = 0
+    done: int = 0
+    meet: threading.Barrier = field(default_factory=lambda: threading.Barrier(3))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            place, self.done = self.done, self.done + 1
+        if place < self.at_once:
+            self.meet.wait(30)
+        time.sleep(0.002 * (2 - place % 3))  # later tiles overtake earlier ones
+        scores = MeanEngine()(pixels)
+        with self.lock:
+            self.running -= 1
+        return scores
+
+
+def test_an_engine_that_takes_several_calls_gets_them_and_the_map_is_the_same() -> None:
+    team, sink, tiles, todo = Team(), MapSink(), list[Box](), work()
+    before = threading.active_count()
+    scan(todo, GRID, ALL, ArrayReader(), team, sink, threads=2, on_tile=tiles.append)
+    np.testing.assert_array_equal(sink.values, EXPECTED)
+    assert team.most == 3
+    assert tiles == [tile for item in todo for tile in item.tiles]
+    assert sink.blocks == [item.block for item in todo]
+    assert threading.active_count() == before
+
+
+def test_tiles_in_memory_are_bounded_with_several_calls_as_well() -> None:
+    reader, team = ArrayReader(), Team()
+    scan(work(), GRID, ALL, reader, team, MapSink(), threads=2)
+    # Ahead, those in the network, the one that waits for it, and the one read in its place.
+    assert reader.most <= 2 * READ_AHEAD + team.at_once + 3
+    assert reader.alive == 0
+
+
+def test_blocks_before_one_that_fails_among_several_are_written() -> None:
+    class Failing(Team):
+        def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            if self.done > len(todo[0].tiles) + 5:
+                raise SlideError("out of memory")
+            return super().__call__(pixels)
+
+    todo, sink, reader = work(), MapSink(), ArrayReader()
+    before = threading.active_count()
+    with pytest.raises(SlideError, match="out of memory"):
+        scan(todo, GRID, ALL, reader, Failing(), sink)
+    assert sink.blocks == [todo[0].block]
+    assert threading.active_count() == before
+    assert reader.reads < sum(len(item.tiles) for item in todo)

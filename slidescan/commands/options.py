@@ -46,8 +46,8 @@ def engine_options(command: F) -> F:
         ),
         click.option(
             "--device",
-            help="cpu, cuda, cuda:1, ..., or auto: a GPU where there is one. [default: auto; of a "
-            "map, its own]",
+            help="cpu, cuda:1, ..., cuda (for maps every GPU), or auto: cuda where there is a GPU. "
+            "[default: auto; of a map, its own]",
         ),
         click.option(
             "--engine",

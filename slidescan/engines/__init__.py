@@ -28,7 +28,7 @@ class Backend:
 
     engine: Name
     device: str
-    """cpu, cuda or cuda:N."""
+    """cpu, cuda:N or cuda, which for maps is every GPU (see `spread`), otherwise the first."""
     precision: Precision
     threads: int
 
