@@ -21,17 +21,23 @@ from slidescan.networks.valid import Nasnet, Plain
 
 
 class Normalise(nn.Module):
-    """Pixel values 0..255 to zero mean and unit variance, per channel."""
+    """Pixel values 0..255 to zero mean and unit variance, per channel.
+
+    As a product and a sum: where an engine moved a division into the next layer, a mean left
+    alone would be rounded to bf16, whose steps are 1 there.
+    """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
+        centre, spread = (torch.tensor(each, dtype=torch.float64) for each in (mean, std))
+        scale, shift = 1 / (255 * spread), -centre / spread
+        self.register_buffer("scale", scale.float().view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.float().view(1, -1, 1, 1), persistent=False)
+        self.scale: Tensor
+        self.shift: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+        return x * self.scale + self.shift
 
 
 class Network(nn.Module):
