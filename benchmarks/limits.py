@@ -108,7 +108,7 @@ def slide_or_generated(path: Path | None, squares: int) -> Iterator[Path]:
 @click.option("--model", default="default", show_default=True)
 @click.option("--engine", type=click.Choice(["openvino", "torch"]))
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32")
 @click.option("--threads", default=cores(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="A file, limits.json.")
 def main(slide: Path | None, squares: int, out: Path | None, model: str, **how: Any) -> None:

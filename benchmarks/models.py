@@ -3,16 +3,19 @@
     python benchmarks/models.py --data DIR --ids configs/pcam-9300.txt [NAME ...] [--record]
 
 Scores are of the network without its calibration, on the validation side of the split, by OpenVINO
-in fp32; with D4 they are averaged over the eight flips and turns. Speed is that of the network
-alone, on tiles as a scan reads them: 1024 px of the scan plane and the margin around them (of a
-padded network: on batches of patches at its stride). --record writes scores and speed into the
-cards. It needs the extra `train`.
+in fp32; with D4 they are averaged over the eight flips and turns. A second table has, of every
+precision, how far its probabilities are from those, and the speed of the network alone, on tiles as
+a scan reads them: 1024 px of the scan plane and the margin around them (of a padded network: on
+batches of patches at its stride). --record writes scores and speed into the cards. It needs the
+extra `train`.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,35 +32,37 @@ from tqdm import tqdm
 from slidescan.card import (
     Card,
     Speed,
-    Validation,
     locate,
     read_card,
     shipped,
     shipped_names,
     write_card,
 )
-from slidescan.engines import Backend, Precision, make_engine
+from slidescan.engines import Wanted, choose, make_engine
 from slidescan.engines.combined import Oriented
+from slidescan.errors import ConfigError
 from slidescan.geometry import Field
 from slidescan.machine import cores
 from slidescan.model import Model, load
+from slidescan.networks.network import Network
 from slidescan.scan import TILE_PX, Engine
 
 BATCH = 64
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+PRECISIONS: tuple[Wanted, ...] = ("fp32", "bf16", "int8")
 HEAD = (
     *("model", "AUC (95 % interval)", "accuracy", "NLL", "ECE"),
     *("D4: AUC (95 % interval)", "accuracy", "NLL", "ECE"),
-    *("parameters", "MB", "stride", *(f"Mpx/s {precision}" for precision in PRECISIONS)),
+    *("parameters", "MB", "stride"),
 )
+PRECISION_HEAD = ("model", "precision", "Mpx/s", "AUC", "largest difference from fp32", "mean")
 
 
-def score(engine: Engine, patches: Patches) -> Validation:
+def score(engine: Engine, patches: Patches) -> NDArray[np.float32]:
     found = [
         engine(patches.pixels(slice(start, start + BATCH)))[:, 0, 0]
         for start in tqdm(range(0, len(patches), BATCH), desc="scoring", disable=None)
     ]
-    return validate(patches.labels, np.concatenate(found))
+    return np.concatenate(found)
 
 
 def example(card: Card) -> tuple[NDArray[np.uint8], float]:
@@ -84,31 +89,56 @@ def speed(engine: Engine, card: Card, repeats: int) -> float:
     return mpx / statistics.median(seconds)
 
 
+def engines(network: Network, threads: int) -> Iterator[tuple[str, Engine]]:
+    """By precision: those that the network has."""
+    for precision in PRECISIONS:
+        with suppress(ConfigError):  # int8 of a network without a dense stem
+            yield precision, make_engine(network, choose("openvino", "cpu", precision, threads))
+
+
 def measure(model: Model, patches: Patches, threads: int, repeats: int) -> dict[str, Any]:
     card = model.card
     # A calibration was fitted to these very patches.
     network = model.network.uncalibrated()
-    engines = {p: make_engine(network, Backend("openvino", "cpu", p, threads)) for p in PRECISIONS}
-    turned = Oriented(engines["fp32"], Field(0, card.field_px, card.stride_px))
+    by = dict(engines(network, threads))
+    turned = Oriented(by["fp32"], Field(0, card.field_px, card.stride_px))
+    found = {precision: score(engine, patches) for precision, engine in by.items()}
+    validations = {p: validate(patches.labels, scores) for p, scores in found.items()}
     return {
-        "validation": score(engines["fp32"], patches).model_dump(),
-        "d4": score(turned, patches).model_dump(),
+        "validation": validations["fp32"].model_dump(),
+        "d4": validate(patches.labels, score(turned, patches)).model_dump(),
         "parameters": sum(p.numel() for p in network.parameters()),
         "stride_px": card.stride_px,
         "mpx_per_s": {
-            f"openvino {p}": round(speed(engine, card, repeats), 2) for p, engine in engines.items()
+            f"openvino {p}": round(speed(engine, card, repeats), 2) for p, engine in by.items()
         },
+        "auc": {p: validation.auc for p, validation in validations.items()},
+        "from_fp32": {p: apart(scores, found["fp32"]) for p, scores in found.items()},
         "weights_sha256": card.weights_sha256,
     }
+
+
+def apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> dict[str, float]:
+    difference = np.abs(one - other)
+    return {"largest": float(difference.max()), "mean": float(difference.mean())}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, row in rows.items():
         cells = [name, *scores(row["validation"]), *scores(row["d4"]), f"{row['parameters']:,}"]
-        cells += [f"{row['bytes'] / 1e6:.1f}", f"{row['stride_px']} px"]
-        lines.append([*cells, *(f"{each:.1f}" for each in row["mpx_per_s"].values())])
+        lines.append([*cells, f"{row['bytes'] / 1e6:.1f}", f"{row['stride_px']} px"])
     return markdown(HEAD, lines)
+
+
+def precisions(rows: dict[str, dict[str, Any]]) -> str:
+    lines = []
+    for name, row in rows.items():
+        for precision, off in row["from_fp32"].items():
+            mpx, auc = row["mpx_per_s"][f"openvino {precision}"], row["auc"][precision]
+            differences = f"{off['largest']:.4f}", f"{off['mean']:.5f}"
+            lines.append([name, precision, f"{mpx:.1f}", f"{auc:.4f}", *differences])
+    return markdown(PRECISION_HEAD, lines)
 
 
 def scores(found: dict[str, float]) -> list[str]:
@@ -166,7 +196,7 @@ def main(
         if recorded:
             record(name, rows[name], where)
     total = sum(path.stat().st_size for path in shipped("default").parent.iterdir())
-    click.echo(table(rows))
+    click.echo(f"{table(rows)}\n\n{precisions(rows)}")
     click.echo(
         f"\n{len(patches)} held-out patches. Weights and cards of all shipped models: "
         f"{total / 1e6:.1f} MB. {where['machine']}, {where['date']}."

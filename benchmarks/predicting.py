@@ -58,7 +58,7 @@ def predict(files: list[Path], folder: Path, flags: list[str]) -> tuple[float, f
 @click.option("--tta", type=click.Choice(["d4"]))
 @click.option("--engine", type=click.Choice(["openvino", "torch"]), default="openvino")
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32")
 @click.option("--threads", default=cores(), show_default=True)
 def main(
     data: Path | None, count: int, models: tuple[str, ...], tta: str | None, **how: str | int

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class Options:
     """um/px of the slide's level 0, where it records none or a wrong one"""
     engine: engines.Name | None = None
     device: str = engines.AUTO
-    precision: engines.Precision | Literal["auto"] = "fp32"
+    precision: engines.Wanted = "fp32"
     threads: int | None = None
     tissue_mask: bool = True
     overwrite: bool = False
@@ -102,6 +102,8 @@ class Job:
         )
         self.ensemble = combined.Ensemble.load(options.models, options.tta)
         self.stride_px = modes.choose_stride(self.ensemble, options.mode, options.stride)
+        for member in self.ensemble.models:  # now, not beside a map that says int8 and stays empty
+            engines.check(member.network, self.backend)
 
     @cached_property
     def engine(self) -> scan.Engine:

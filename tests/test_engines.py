@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -13,12 +15,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from settled import settled
-from torch import nn
+from torch import Tensor, nn
 
 from slidescan.engines import TOLERANCE, Backend, Name, Precision, choose, make_engine
+from slidescan.engines.conversion import convert
 from slidescan.engines.openvino import has_bf16
 from slidescan.errors import ConfigError
 from slidescan.geometry import Box, Grid
+from slidescan.networks.finer import Finer
 from slidescan.networks.network import Network, probability
 from slidescan.networks.plan import LitePlan, MobilePlan, Plan
 from slidescan.scan import Engine
@@ -171,6 +175,59 @@ def test_the_caller_s_network_is_left_as_it_was(name: Name) -> None:
     for key, value in mine.state_dict().items():
         assert value.dtype == before[key].dtype
         assert torch.equal(value, before[key])
+
+
+# --- the graph that OpenVINO runs -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param(networks.plan("4/2", "R N R", "mean", 3), id="mean"),
+        pytest.param(networks.plan("4/2 3 4/2", "N N", "max", 2), id="max"),
+        pytest.param(networks.plan("4/2 3 4/2", "R N", "log-sum-exp", 2), id="log-sum-exp"),
+        pytest.param(networks.plan("4/2 4/2 3", "R", "attention", 4), id="attention"),
+        pytest.param(networks.plan("4/2 3 2/2", "N2"), id="two separables"),
+        pytest.param(networks.plain("4/2 4/2 2/2p 4/2 3", "max", 2), id="plain"),
+    ],
+)
+@pytest.mark.parametrize("finer", [1, 2])
+def test_every_part_of_a_network_has_its_node(plan: Plan, finer: int) -> None:
+    made = settled(plan, noise(6, 96, 96, seed=1))
+    network = Finer(made, made.field.stride // finer) if finer > 1 else made
+    backends = (Backend(name, "cpu", "fp32", 1) for name in ENGINES)
+    one, other = (make_engine(network, backend)(noise(2, 132, 116)) for backend in backends)
+    assert one.shape == other.shape
+    assert one.std() > 0.01
+    np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE["fp32"])
+
+
+class Sine(nn.Module):
+    """With a function that no network here has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x)
+
+
+def test_what_has_no_node_is_named() -> None:
+    with pytest.raises(NotImplementedError, match="sin"):
+        convert(Sine(), (1, 3, 96, 96))
+
+
+COMPILE = """
+import sys
+from slidescan import model
+from slidescan.engines.openvino import OpenVINOEngine
+OpenVINOEngine(model.load("fast").network, "fp32", 1)
+slow = ("torch._dynamo", "torch.export._trace", "sympy", "openvino_telemetry.main")
+print(*(name for name in slow if name in sys.modules))
+"""
+
+
+def test_nothing_heavy_is_imported_for_it() -> None:
+    """torch.export needs two seconds, most of them to be imported."""
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
 # --- networks that pad, and take patches alone ------------------------------------------------

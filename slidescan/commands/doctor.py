@@ -52,5 +52,6 @@ def command(models: tuple[str, ...], **options: Any) -> None:
     if not found.sound:
         raise ModelError(f"{line}: this engine is NOT right here; try --engine torch --device cpu")
     click.echo(f"{'exactness':<11}{line}")
-    if choose(backend.engine, backend.device, AUTO, 1).precision not in (backend.precision, "fp32"):
+    fastest = choose(backend.engine, backend.device, AUTO, 1).precision
+    if backend.precision == "fp32" and fastest != "fp32":
         click.echo(f"{'hint':<11}this machine is faster with --precision auto")

@@ -109,7 +109,7 @@ def _score(
     *,
     engine: Literal["openvino", "torch"] | None,
     device: str | None,
-    precision: Literal["fp32", "bf16", "fp16", "auto"],
+    precision: Literal["fp32", "bf16", "fp16", "int8", "auto"],
     threads: int | None,
 ) -> None:
     """Score, and write the table once all is there."""

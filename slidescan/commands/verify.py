@@ -26,7 +26,7 @@ from slidescan.commands.options import (
 @click.option(
     "--tolerance",
     type=Real(0),
-    help="Largest difference allowed. [default: 1e-5 in fp32, 0.02 below]",
+    help="Largest difference allowed. [default: 1e-5 in fp32, 0.05 in int8, 0.02 in others]",
 )
 @models_option
 @engine_options

@@ -11,14 +11,26 @@ from torch import cuda  # not torch: the module of that name in this package wou
 from slidescan.errors import ConfigError
 from slidescan.networks.finer import Finer
 from slidescan.networks.network import Network
+from slidescan.networks.quantised import quantised
 from slidescan.scan import Engine
 
 Name = Literal["openvino", "torch"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Arithmetic = Precision | Literal["int8+bf16", "int8+fp32"]
+"""A network's: all in one precision or, after int8, all but what is in 8 bits (see `quantised`)."""
+Wanted = Arithmetic | Literal["auto", "int8"]
+"""What `choose` settles."""
 
 AUTO: Literal["auto"] = "auto"
+INT8: Literal["int8"] = "int8"
 
-TOLERANCE: dict[str, float] = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-2}
+TOLERANCE: dict[str, float] = {
+    "fp32": 1e-5,
+    "bf16": 2e-2,
+    "fp16": 2e-2,
+    "int8+bf16": 5e-2,
+    "int8+fp32": 5e-2,
+}
 """How far a map's cell may be from its patch, in probability."""
 
 
@@ -29,19 +41,18 @@ class Backend:
     engine: Name
     device: str
     """cpu, cuda:N or cuda, which for maps is every GPU (see `spread`), otherwise the first."""
-    precision: Precision
+    precision: Arithmetic
     threads: int
 
 
-def choose(
-    engine: Name | None, device: str, precision: Precision | Literal["auto"], threads: int
-) -> Backend:
-    """Settle what is left open: an engine that is None, a device or precision that is auto.
+def choose(engine: Name | None, device: str, precision: Wanted, threads: int) -> Backend:
+    """Settle what is left open: an engine that is None, a device or precision that is auto, int8.
 
     OpenVINO runs on the CPU, torch on GPUs and for fp16. The device is a GPU where there is one.
     The precision is bf16 where OpenVINO runs on a processor that has it, which was measured to be
-    twice as fast, and fp32 elsewhere. Raises `ConfigError` for a device that is not there or a
-    combination that does not exist.
+    twice as fast, and fp32 elsewhere; beside int8 as well, so that a map names what made it. auto
+    never takes int8, which errs at least twice as much as bf16. Raises `ConfigError` for a device
+    that is not there or a combination that does not exist.
     """
     if device == AUTO:
         device = "cuda" if cuda.device_count() else "cpu"
@@ -52,22 +63,40 @@ def choose(
         raise ConfigError(f"--engine openvino runs on the cpu, not {device}; use --engine torch")
     if chosen == "openvino" and precision == "fp16":
         raise ConfigError("--engine openvino has no fp16; use --engine torch, or bf16 or fp32")
+    if chosen == "torch" and precision.startswith(INT8):
+        raise ConfigError(
+            f"--precision int8 runs by openvino on the cpu, not by torch on {device}; "
+            "use --engine openvino --device cpu, or bf16 or fp32"
+        )
     there = cuda.device_count()
     if device != "cpu" and int(device.partition(":")[2] or 0) >= there:
         raise ConfigError(f"--device {device}: torch finds {there} CUDA devices; use --device cpu")
-    return Backend(chosen, device, _fastest(chosen) if precision == AUTO else precision, threads)
+    return Backend(chosen, device, _settled(chosen, precision), threads)
 
 
-def _fastest(engine: Name) -> Precision:
-    if engine == "openvino":
-        from slidescan.engines.openvino import has_bf16
+def _settled(engine: Name, precision: Wanted) -> Arithmetic:
+    if precision not in (AUTO, INT8):
+        return precision
+    if engine == "torch":
+        return "fp32"
+    from slidescan.engines.openvino import has_bf16
 
+    if precision == AUTO:
         return "bf16" if has_bf16() else "fp32"
-    return "fp32"
+    return "int8+bf16" if has_bf16() else "int8+fp32"
+
+
+def check(network: Network | Finer, backend: Backend) -> None:
+    """Raise the `ConfigError` that `make_engine` would raise, in no time."""
+    if _beside_int8(backend):
+        quantised(network)
 
 
 def make_engine(network: Network | Finer, backend: Backend) -> Engine:
-    """Build the engine that `choose` named."""
+    """Build the engine that `choose` named.
+
+    Raises `ConfigError` where int8 finds nothing to speed up in a network.
+    """
     # Imported here: each engine's library takes seconds to load.
     if backend.engine == "torch":
         from slidescan.engines.torch import TorchEngine
@@ -75,4 +104,11 @@ def make_engine(network: Network | Finer, backend: Backend) -> Engine:
         return TorchEngine(network, backend.device, backend.precision, backend.threads)
     from slidescan.engines.openvino import OpenVINOEngine
 
+    if beside := _beside_int8(backend):
+        return OpenVINOEngine(quantised(network), beside, backend.threads)
     return OpenVINOEngine(network, backend.precision, backend.threads)
+
+
+def _beside_int8(backend: Backend) -> str:
+    """The precision of what is not in 8 bits; none where nothing is."""
+    return backend.precision.partition(f"{INT8}+")[2]

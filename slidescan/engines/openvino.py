@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import sys
-import warnings
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from slidescan.engines.conversion import convert
+from slidescan.engines.runtime import ov
 from slidescan.geometry import PATCH_PX
 from slidescan.networks.finer import Finer
 from slidescan.networks.network import Network, probability
-
-# openvino reports its import and every conversion to the network through this package; where it
-# cannot be imported, openvino falls back to a stub of its own. Nothing may leave a hospital.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-import openvino as ov  # noqa: E402  (the line above must come first)
+from slidescan.networks.rewriting import rewritten
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -52,14 +46,12 @@ class OpenVINOEngine:
             },
         )
         self._request = self._compiled.create_infer_request()
-        self._one_by_one = isinstance(network, Finer)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """P(tumour) of RGB (N, H, W, 3) uint8: (N, h, w) float32."""
-        parts = np.split(pixels, len(pixels)) if self._one_by_one else [pixels]
         # astype copies: the request keeps the array that it gave.
-        scores = [self._request.infer([part])[0].astype(np.float32) for part in parts]
-        return scores[0] if len(scores) == 1 else np.concatenate(scores)
+        scores: NDArray[np.float32] = self._request.infer([pixels])[0].astype(np.float32)
+        return scores
 
 
 def processor() -> tuple[str, list[str]]:
@@ -75,18 +67,9 @@ def has_bf16() -> bool:
 
 
 def _convert(network: Network | Finer) -> Any:
-    """An OpenVINO model that takes (N, H, W, 3) uint8: of any size, or patches if it pads.
-
-    Of a finer stride N is 1: its own batches are held to the size of the example.
-    """
-    valid, single = network.plan.valid, isinstance(network, Finer)
-    height, width = (2 * PATCH_PX, 3 * PATCH_PX) if valid else (PATCH_PX, PATCH_PX)
-    example = torch.zeros(1 if single else 2, 3, height, width)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, about the inside of torch.export
-        exported = torch.export.export(_Scores(copy.deepcopy(network)).cpu().eval(), (example,))
-        model = ov.convert_model(exported)
-    model.reshape([1 if single else -1, 3, *((-1, -1) if valid else (height, width))])
+    """An OpenVINO model that takes (N, H, W, 3) uint8: of any size, or patches if it pads."""
+    side = -1 if network.plan.valid else PATCH_PX
+    model = convert(_Scores(rewritten(network)).eval(), (-1, 3, side, side))
     steps = ov.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))
