@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 import sys
+import threading
 from pathlib import Path
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -38,3 +39,16 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def step_back() -> None:
+    """Have this thread run where others leave a processor: on Linux, the only one where a thread
+    has a niceness of its own.
+
+    What shares the work of one layer waits for the slowest: a reader that takes a processor from
+    one of them stops all. A scan on two cores took 9 to 14 % longer without.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        # More than 19 counts as 19; less than there was would need to be root.
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + 10)

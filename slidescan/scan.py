@@ -1,8 +1,8 @@
 """The scan itself: plan, read, infer, write. Knows no slide format, no store and no framework.
 
-Reading runs ahead in threads, inference in the caller's thread, or in several where an engine takes
-several calls at a time, writing behind in one more; all queues are bounded, so memory does not grow
-with the slide.
+Reading runs ahead in threads that leave the network the first call on processors, inference in the
+caller's thread, or in several where an engine takes several calls at a time, writing behind in one
+more; all queues are bounded, so memory does not grow with the slide.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from slidescan.ahead import ahead
 from slidescan.geometry import Box, Grid
+from slidescan.machine import step_back
 
 TILE_PX = 1024
 """Scan-plane pixels between the origins of neighbouring tiles; the 88 px of halo come on top.
@@ -133,7 +134,7 @@ def scan(
     pending: deque[Future[None]] = deque()
     values = np.empty((0, 0), np.float32)
     with (
-        ThreadPoolExecutor(threads, "read") as pool,
+        ThreadPoolExecutor(threads, "read", step_back) as pool,
         ThreadPoolExecutor(1, "write") as writer,
         closing(ahead(pool, pixels_of, jobs, threads * READ_AHEAD)) as read,
         closing(_scored(engine, mask, read)) as scored,

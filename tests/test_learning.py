@@ -346,7 +346,7 @@ def test_a_loss_that_is_no_number_says_where(change: dict[str, Any]) -> None:
 
 def test_the_range_test_suggests_a_rate_that_learns_and_ends_where_the_loss_blows_up() -> None:
     config = tiny(optimiser="sgd", clip=None, ema=0, momentum=0.0)
-    rates = np.geomspace(1e-4, 1e4, 60).tolist()
+    rates = np.geomspace(1e-3, 1e3, 100).tolist()
     seen: list[float] = []
     learner = learning.learner(config)
     test = range_test(learner, TRAINING, rates, lambda rate, loss: seen.append(rate))

@@ -502,7 +502,7 @@ def test_ctrl_c_is_one_line(many: Path, whole: bytes, tiny_model: Path, out: Pat
 
 
 @posix
-@pytest.mark.parametrize("most_bytes", [100, 2000])
+@pytest.mark.parametrize("most_bytes", [200, 2000])
 def test_a_full_disk(
     most_bytes: int, many: Path, whole: bytes, tiny_model: Path, out: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import weakref
@@ -358,3 +360,28 @@ def test_blocks_before_one_that_fails_among_several_are_written() -> None:
     assert sink.blocks == [todo[0].block]
     assert threading.active_count() == before
     assert reader.reads < sum(len(item.tiles) for item in todo)
+
+
+# --- processors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
+def test_readers_leave_the_network_the_first_call_on_processors() -> None:
+    found: dict[str, set[int]] = {"read": set(), "score": set()}
+
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    class Noting(ArrayReader):
+        def read(self, box: Box) -> NDArray[np.uint8]:
+            found["read"].add(niceness())
+            return super().read(box)
+
+    def engine(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found["score"].add(niceness())
+        return MeanEngine()(pixels)
+
+    own = niceness()
+    scan(work(), GRID, ALL, Noting(), engine, MapSink())
+    assert found == {"read": {min(own + 10, 19)}, "score": {own}}
+    assert niceness() == own
