@@ -12,8 +12,9 @@ demo: $(VENV)/.demo $(SLIDE)
 	$(BIN)/slidescan export png demo/map.zarr --slide $(SLIDE) --out demo/map.png
 	@echo "The map is $(CURDIR)/demo/map.zarr, the picture $(CURDIR)/demo/map.png"
 
+# One thread each: several tests run at once.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
