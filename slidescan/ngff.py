@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -23,9 +24,13 @@ def halve(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean of the finite cells of each 2 x 2 square, cut at odd edges; NaN where there is none."""
     height, width = values.shape
     padded = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=np.nan)
-    quads = padded.reshape(-(-height // 2), 2, -(-width // 2), 2)
-    count = np.isfinite(quads).sum(axis=(1, 3))
-    total = np.nansum(quads, axis=(1, 3), dtype=np.float64)
+    count = np.zeros((len(padded) // 2, padded.shape[1] // 2), np.uint8)
+    total = np.zeros(count.shape)
+    for y, x in product((0, 1), (0, 1)):
+        quarter = padded[y::2, x::2]
+        finite = np.isfinite(quarter)
+        count += finite
+        np.add(total, quarter, out=total, where=finite)
     mean = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
     return cast("NDArray[np.float32]", mean.astype(np.float32))
 
