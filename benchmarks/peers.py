@@ -17,7 +17,7 @@ centres inside the slide, TIAToolbox corners. So windows a second are given as w
 
 `start` is the process and its imports. `work` is `slidescan heatmap`'s own time, the compiling of
 its network included, respectively that of the peer's call (see peers_inside.py); all write their
-results to a file. All but slidescan's bf16 is fp32; each system reads with as many threads or
+results to a file. Peers run in fp32; each system reads with as many threads or
 workers as it computes with.
 
 Are these the same windows, weights and answers? Of each row up to 400 windows, drawn at random from
@@ -91,7 +91,7 @@ class Case(NamedTuple):
 
 
 CASES = (
-    *(Case("slidescan", s, p, "dense") for s in (8, 32) for p in ("fp32", "bf16")),
+    *(Case("slidescan", s, p, "dense") for s in (8, 32) for p in ("fp32", "bf16", "int8")),
     *(Case(system, s) for system in ("slidescan", "wsinfer", "tiatoolbox") for s in (96, 32)),
 )
 
