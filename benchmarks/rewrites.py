@@ -57,9 +57,7 @@ def fold_batch_norm(network: Network) -> None:
         for name, after in pairwise(names):
             conv, norm = getattr(parent, name), getattr(parent, after)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                scale, shift = scale_and_shift(norm)
-                conv.weight = parameter(conv.weight.double() * scale.view(-1, 1, 1, 1))
-                conv.bias = parameter(shift)
+                setattr(parent, name, nn.utils.fuse_conv_bn_eval(conv, norm))
                 parent.add_module(after, nn.Identity())
 
 
@@ -136,23 +134,16 @@ def joined(step: Any) -> nn.Sequential:
     """The two depthwise halves, and the product."""
     halves, weights, shifts = [], [], []
     for crop, (relu, depthwise, across, norm) in step:
-        scale, shift = scale_and_shift(norm)
+        folded = nn.utils.fuse_conv_bn_eval(across, norm)
         halves.append(nn.Sequential(crop, relu, depthwise))
-        weights.append(across.weight.double() * scale.view(-1, 1, 1, 1))
-        shifts.append(shift)
+        weights.append(folded.weight)
+        shifts.append(folded.bias)
     product = nn.Conv2d(sum(w.shape[1] for w in weights), len(weights[0]), 1)
     product.weight, product.bias = (
         parameter(torch.cat(weights, 1)),
         parameter(shifts[0] + shifts[1]),
     )
     return nn.Sequential(*halves, product)
-
-
-def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    return scale, norm.bias.double() - norm.running_mean.double() * scale
 
 
 def parameter(value: Tensor) -> nn.Parameter:

@@ -60,7 +60,7 @@ def tissue_mask(rgb: NDArray[np.uint8], um_per_px: float = 7.776) -> NDArray[np.
 
     Specks of a pixel or three go where `um_per_px` makes them smaller than `FRAGMENT_UM`, small
     holes are closed. The default is a cell of stride 8 at 0.972 um/px. Beyond `rgb` it takes five
-    bytes a pixel and 120 MB.
+    bytes a pixel and 30 MB.
     """
     mask = np.zeros(rgb.shape[:2], np.bool_)
     if mask.size == 0:

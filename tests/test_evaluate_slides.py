@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 import slides
-from click.testing import CliRunner, Result
+from click.testing import Result
 from lesions import UM, Values, heatmap
 from PIL import Image
 
-from slidescan.cli import main
 from slidescan.evaluation import slide_level
 from slidescan.evaluation.truth import Truth
 from slidescan.geometry import Grid
@@ -33,14 +33,11 @@ FEW = ("--resamples", "20")
 
 def run(*arguments: object) -> Result:
     """`slidescan evaluate slides ARGUMENTS`; anything but an exit code is a bug and raised."""
-    words = ["evaluate", "slides", *(str(a) for a in arguments)]
-    return CliRunner().invoke(main, words, catch_exceptions=False)
+    return commands.run("evaluate", "slides", *arguments)
 
 
 def ran(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
+    return commands.ran("evaluate", "slides", *arguments)
 
 
 def refused(result: Result, *words: object) -> None:

@@ -189,7 +189,7 @@ def two(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         | {"accuracy": 0.8, "nll": 0.4, "ece": 0.05},
         "teacher": ancestor("large", "a" * 64, start=PUBLIC).model_dump(),
         "speed": Speed(
-            mpx_per_s={"openvino fp32": 4.26, "openvino bf16": 8.0},
+            mpx_per_s={"openvino fp32": 4.26, "openvino bf16": 8.0, "openvino int8": 9.5},
             machine="a machine",
             date="2026-11-23",
             command="python benchmarks/models.py",
@@ -213,7 +213,7 @@ def test_the_table_has_a_row_a_model_and_marks_the_default() -> None:
     parameters = f"{json.loads(models('show', 'quick', '--json').stdout)['parameters']:,}"
     assert re.split("  +", quick.strip()) == [
         *("quick", "0.9000 (0.8800 to 0.9200)", "0.8000", "0.4000", "0.0500", parameters),
-        *("0.0", "8 px", "8.0", "4.3", "speed"),
+        *("0.0", "8 px", "9.5", "8.0", "4.3", "speed"),
     ]
     assert head.index("for") == quick.index("speed")
     assert notes[0].startswith("* what commands take without --model")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 UNKNOWN = "-"
 HEAD = (
     *("", "model", "AUC (95 % interval)", "accuracy", "NLL", "ECE", "parameters", "MB", "stride"),
-    *("Mpx/s bf16", "Mpx/s fp32", "for"),
+    *("Mpx/s int8", "Mpx/s bf16", "Mpx/s fp32", "for"),
 )
 TEXT = ("", "model", "AUC (95 % interval)", "for")
 """Columns that begin on the left; numbers end on the right."""
@@ -61,7 +61,7 @@ def show(source: str, as_json: bool) -> None:
 
 def _row(card: Card, size: int) -> tuple[str, ...]:
     found, speeds = card.validation, card.speed.mpx_per_s if card.speed else {}
-    fast = (speeds.get(f"openvino {precision}") for precision in ("bf16", "fp32"))
+    fast = (speeds.get(f"openvino {precision}") for precision in ("int8", "bf16", "fp32"))
     return (
         *(_auc(found), f"{found.accuracy:.4f}", f"{found.nll:.4f}"),
         UNKNOWN if found.ece is None else f"{found.ece:.4f}",

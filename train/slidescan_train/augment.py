@@ -41,6 +41,9 @@ Pixels = NDArray[np.uint8]
 WHITE = 255
 """What the scanner reads outside of a slide."""
 
+FIRST = ("d4", "stain", "hue")
+"""What comes before the one of many, in order."""
+
 
 class Augment:
     """All of `config` for one patch, in its order: D4, stain, hue, at most one of many, crop.
@@ -50,7 +53,7 @@ class Augment:
 
     def __init__(self, config: AugmentConfig) -> None:
         made, names = transforms(config), tuple(OneOf.model_fields)
-        self._first = [(getattr(config, name).p, made[name]) for name in ("d4", "stain", "hue")]
+        self._first = [(getattr(config, name).p, made[name]) for name in FIRST]
         self._crop_p, self._crop = config.crop.p, made["crop"]
         self._one_of = [made[name] for name in names]
         self._up_to = np.cumsum([getattr(config.one_of, name).p for name in names])
@@ -88,7 +91,7 @@ class Transform:
 def draws(config: AugmentConfig) -> dict[str, Draw]:
     """The settings of every augmentation by its name in the configuration, in order."""
     one_of = {name: getattr(config.one_of, name) for name in OneOf.model_fields}
-    first = {"d4": config.d4, "stain": config.stain, "hue": config.hue}
+    first = {name: getattr(config, name) for name in FIRST}
     return {**first, **one_of, "crop": config.crop}
 
 
