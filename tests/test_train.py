@@ -28,6 +28,7 @@ from slidescan_train.config import TrainConfig, load_config
 from slidescan_train.data.splits import ids_sha256
 from slidescan_train.history import Epoch, Step, best, read
 from slidescan_train.learner import predict, tumour
+from slidescan_train.widening import widened
 
 from slidescan.card import Ancestor
 from slidescan.cli import main
@@ -302,9 +303,25 @@ def test_a_run_starts_from_weights_of_its_own_plan(
         torch.testing.assert_close(after.network.get_parameter(name), value)
     assert (after.card.start, after.card.teacher) == (begun.ancestor, None)
     failed(
-        slidescan_train(*options, "--set", "plan.cells.0.filters=4", "--out", tmp_path / "other"),
-        "has another plan: cells.0.filters: 2 there, 4 here",
+        slidescan_train(*options, "--set", "plan.cells.0.filters=1", "--out", tmp_path / "other"),
+        "has another plan: cells.0.filters: 2 there, 1 here",
+        "more filters",
     )
+
+
+def test_a_run_starts_from_a_narrower_network(
+    kaggle: Path, settings_file: Path, finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    start, out = finished[0] / "last.safetensors", tmp_path / "out"
+    options = ("--data", kaggle, "--config", settings_file, "--init", start, "--out", out)
+    still = ("epochs=1", "learning_rate=1e-12", "ema=0.999", "plan.cells.0.filters=5")
+    assert slidescan_train(*options, *(f"--set={each}" for each in still)).exit_code == 0
+    begun, after = (load(str(p)) for p in (start, out / "last.safetensors"))
+    expected = widened(begun.network, after.card.plan, tiny().seed)
+    assert expected.plan != begun.network.plan
+    for name, value in expected.named_parameters():
+        torch.testing.assert_close(after.network.get_parameter(name), value)
+    assert after.card.start == begun.ancestor
 
 
 # --- what is refused ------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from slidescan_train.loop import Progress, make_fabric, train
 from slidescan_train.published import is_published, load_published
 from slidescan_train.recorder import CHECKPOINT, Recorder, show
 from slidescan_train.teacher import Teacher, load_teacher
+from slidescan_train.widening import may_widen, widened
 
 Warn = Callable[[str], None]
 
@@ -154,11 +155,13 @@ def _start(source: str, config: TrainConfig) -> Start:
     lines = differences(
         start.card.plan.model_dump(mode="json"), config.plan.model_dump(mode="json")
     )
-    if lines:
+    if lines and not may_widen(start.card.plan, config.plan):
         raise ConfigError(
-            f"--init {source}: has another plan: {'; '.join(lines)}; take a --config with its plan"
+            f"--init {source}: has another plan: {'; '.join(lines)}; take a --config with its "
+            "plan, or with more filters in the same layers and cells"
         )
-    return Start(start.network, start.ancestor)
+    network = widened(start.network, config.plan, config.seed) if lines else start.network
+    return Start(network, start.ancestor)
 
 
 def _load(config: TrainConfig, request: Request, first: bool) -> Data:
