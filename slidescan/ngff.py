@@ -35,6 +35,15 @@ def halve(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return cast("NDArray[np.float32]", mean.astype(np.float32))
 
 
+def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which 2 x 2 squares, cut at odd edges, hold a true cell: where `halve` gives a number."""
+    height, width = mask.shape
+    padded = np.pad(mask, ((0, height % 2), (0, width % 2)))
+    rows = padded[::2] | padded[1::2]
+    squares: NDArray[np.bool_] = rows[:, ::2] | rows[:, 1::2]
+    return squares
+
+
 def multiscales(name: str, cell_um: float, levels: int, kind: str) -> list[dict[str, Any]]:
     """NGFF 0.5, "multiscales" metadata: where each level lies, in micrometres."""
     datasets = []

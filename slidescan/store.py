@@ -35,7 +35,7 @@ from zarr.codecs import ZstdCodec
 from slidescan.errors import MapError
 from slidescan.files import check_folder, lock, release, sync, writing
 from slidescan.geometry import Box, Grid
-from slidescan.ngff import halve, multiscales, shapes
+from slidescan.ngff import halve, multiscales, shapes, touched
 from slidescan.record import JSON, differences, strict
 
 BLOCK_CELLS = 256
@@ -191,6 +191,8 @@ class Heatmap:
 
     def done(self, block: Box) -> bool:
         """Whether the block's data is whole; a block without selected cells needs none."""
+        if not self._shard(0, block).exists():
+            return not self.mask[block.slices].any()
         try:
             finite = np.isfinite(self.read(block))
         except DamageError:
@@ -242,11 +244,14 @@ class Heatmap:
         missing = sum(1 for _ in self.missing())
         if missing:
             raise MapError(f"{self.path}: {missing} blocks are missing; run the same command again")
+        selected: NDArray[np.bool_] = self.mask
         for level, shape in enumerate(self.shapes[1:], start=1):
             finer = Box(0, 0, *self.shapes[level - 1])
+            selected = touched(selected)
             for block in Box(0, 0, *shape).split(BLOCK_CELLS):
-                under = Box(2 * block.y0, 2 * block.x0, 2 * block.y1, 2 * block.x1).clip(finer)
-                self._put(level, block, halve(self.read(under, level - 1)))
+                if selected[block.slices].any():
+                    under = Box(2 * block.y0, 2 * block.x0, 2 * block.y1, 2 * block.x1).clip(finer)
+                    self._put(level, block, halve(self.read(under, level - 1)))
         self.provenance = {**self.provenance, **strict(provenance)}
         self._mark(complete=True)
 
@@ -282,14 +287,18 @@ class Heatmap:
     def _put(self, level: int, block: Box, values: NDArray[np.float32]) -> None:
         if self._lock is None:
             raise ValueError(f"{self.path}: not open for writing")
-        row = self.path / str(level) / "c" / str(block.y0 // BLOCK_CELLS)
-        shard = row / str(block.x0 // BLOCK_CELLS)
+        shard = self._shard(level, block)
         with writing(self.path):
             # zarr merges into the shard that is there, and would trip over a damaged one.
             shard.unlink(missing_ok=True)
             self._levels[level][block.slices] = values
             if shard.exists():  # zarr writes none for cells that are all NaN
-                sync(shard, row, row.parent)
+                sync(shard, shard.parent, shard.parent.parent)
+
+    def _shard(self, level: int, block: Box) -> Path:
+        """The file of a block."""
+        row, column = block.y0 // BLOCK_CELLS, block.x0 // BLOCK_CELLS
+        return self.path / str(level) / "c" / str(row) / str(column)
 
     def _mark(self, *, complete: bool) -> None:
         record = {**cast("dict[str, Any]", self._group.attrs["slidescan"]), "complete": complete}
@@ -318,12 +327,16 @@ def _lay(folder: Path, name: str, record: dict[str, Any], mask: NDArray[np.bool_
         },
     }
     tissue = group.create_group("labels/tissue", attributes={"ome": label})
-    selected = np.where(mask, np.float32(1), np.float32(np.nan))
+    selected = mask
     for level, shape in enumerate(levels):
         _array(group, str(level), shape, np.float32, float("nan"))
         if level:
-            selected = halve(selected)
-        _array(tissue, str(level), shape, np.uint8, 0)[:] = np.isfinite(selected).astype(np.uint8)
+            selected = touched(selected)
+        cells = _array(tissue, str(level), shape, np.uint8, 0)
+        for y in range(0, shape[0], BLOCK_CELLS):
+            rows = slice(y, y + BLOCK_CELLS)
+            if selected[rows].any():
+                cells[rows] = selected[rows].astype(np.uint8)
     sync(folder, *folder.rglob("*"))
 
 
