@@ -22,7 +22,7 @@ from slidescan import engines, model, scan, tissue
 from slidescan.engines import combined, modes, patchwise, spread
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
-from slidescan.machine import cores
+from slidescan.machine import cores, share_freed_memory
 from slidescan.record import JSON
 from slidescan.slide import Plane, Slide
 from slidescan.store import Heatmap, check_target
@@ -95,6 +95,7 @@ class Job:
     """Scans slides with one model or ensemble and one engine, built when first needed."""
 
     def __init__(self, options: Options, report: Report) -> None:
+        share_freed_memory()
         self.options = options
         self.report = report
         self.backend = engines.choose(
@@ -142,13 +143,15 @@ class Job:
                 provenance=_provenance(plane),
                 overwrite=options.overwrite,
             ) as heatmap:
+                del mask  # the map has it, and it is a large one
+                scanned = int(heatmap.mask.sum())
                 if heatmap.complete:
                     self.report.say(f"{out}: complete already, nothing to do")
-                    return Summary(*grid.shape, int(mask.sum()), 0.0, 0.0, complete_before=True)
+                    return Summary(*grid.shape, scanned, 0.0, 0.0, complete_before=True)
                 megapixels = self.fill(heatmap, plane)
                 seconds = round(time.perf_counter() - started, 3)
                 heatmap.finish({"last_run": {"seconds": seconds, "megapixels": megapixels}})
-        return Summary(*grid.shape, int(mask.sum()), megapixels, seconds)
+        return Summary(*grid.shape, scanned, megapixels, seconds)
 
     def settings(self, slide: Slide) -> dict[str, JSON]:
         """All that determines a value; a map made with anything else is not continued."""
