@@ -109,8 +109,9 @@ class Job:
     @cached_property
     def engine(self) -> scan.Engine:
         """Compiling takes seconds, and many slides share it."""
-        make = partial(modes.make, self.ensemble, self.options.mode, self.stride_px)
-        return spread.make_engine(make, self.backend)
+        how = self.ensemble, self.options.mode, self.stride_px
+        lanes = 1 if modes.is_finer(*how) else spread.CPU_LANES
+        return spread.make_engine(partial(modes.make, *how), self.backend, lanes)
 
     @property
     def _by_patch(self) -> bool:

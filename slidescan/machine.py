@@ -6,7 +6,6 @@ import ctypes
 import math
 import os
 import sys
-import threading
 from pathlib import Path
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -49,16 +48,3 @@ def _glibc(parameter: int, value: int) -> None:
     """Set a parameter of glibc's malloc, where there is one."""
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(parameter, value)
-
-
-def step_back() -> None:
-    """Have this thread run where others leave a processor: on Linux, the only one where a thread
-    has a niceness of its own.
-
-    What shares the work of one layer waits for the slowest: a reader that takes a processor from
-    one of them stops all. A scan on two cores took 9 to 14 % longer without.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        # More than 19 counts as 19; less than there was would need to be root.
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + 10)

@@ -1,14 +1,14 @@
 """The scan itself: plan, read, infer, write. Knows no slide format, no store and no framework.
 
-Reading runs ahead in threads that leave the network the first call on processors, inference in the
-caller's thread, or in several where an engine takes several calls at a time, writing behind in one
-more; all queues are bounded, so memory does not grow with the slide.
+A worker reads a tile and has it scored; there is one for every thread, and one for every call that
+the engine takes at a time, so that processors read while others wait for the engine. Writing runs
+behind in a thread of its own. All queues are bounded, so memory does not grow with the slide.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 
 from slidescan.ahead import ahead
 from slidescan.geometry import Box, Grid
-from slidescan.machine import step_back
 
 TILE_PX = 1024
 """Scan-plane pixels between the origins of neighbouring tiles; the 88 px of halo come on top.
 
 Twice as much scans a little faster in more than twice the memory (1.9 against 0.8 GB)."""
 
-READ_AHEAD = 2
-"""Tiles that wait for inference, per reading thread."""
+AHEAD = 2
+"""Tiles in the making, per worker: one that takes long does not hold up those behind it."""
 
 STEP_CELLS = 16
 """Tiles are cut to multiples of this: engines keep compiled kernels for every shape they meet."""
@@ -127,17 +126,22 @@ def scan(
     are still written; then the error is raised.
     """
     jobs = ((item, tile) for item in work for tile in item.tiles)
+    at_once = engine.at_once if isinstance(engine, Parallel) else 1
+    workers = threads + at_once
 
-    def pixels_of(job: _Job) -> NDArray[np.uint8]:
-        return reader.read(grid.pixels(job[1]))
+    def scores_of(job: _Job) -> NDArray[np.float32]:
+        _, tile = job
+        pixels = reader.read(grid.pixels(tile))
+        # In threads of the engine's own: torch on a CPU has a team of threads for each that calls.
+        return lanes.submit(_score, engine, pixels, mask[tile.slices]).result()
 
     pending: deque[Future[None]] = deque()
     values = np.empty((0, 0), np.float32)
     with (
-        ThreadPoolExecutor(threads, "read", step_back) as pool,
         ThreadPoolExecutor(1, "write") as writer,
-        closing(ahead(pool, pixels_of, jobs, threads * READ_AHEAD)) as read,
-        closing(_scored(engine, mask, read)) as scored,
+        ThreadPoolExecutor(at_once, "score") as lanes,
+        ThreadPoolExecutor(workers, "read") as pool,
+        closing(ahead(pool, scores_of, jobs, workers * AHEAD)) as scored,
     ):
         try:
             for (item, tile), scores in scored:
@@ -153,27 +157,6 @@ def scan(
         finally:
             for future in pending:
                 future.result()
-
-
-def _scored(
-    engine: Engine, mask: NDArray[np.bool_], read: Iterable[tuple[_Job, NDArray[np.uint8]]]
-) -> Generator[tuple[_Job, NDArray[np.float32]], None, None]:
-    """The cells of each tile, in order."""
-
-    def scores_of(tile: tuple[_Job, NDArray[np.uint8]]) -> NDArray[np.float32]:
-        (_, box), pixels = tile
-        return _score(engine, pixels, mask[box.slices])
-
-    if not isinstance(engine, Parallel):
-        for tile in read:
-            yield tile[0], scores_of(tile)
-        return
-    with (
-        ThreadPoolExecutor(engine.at_once, "score") as pool,
-        closing(ahead(pool, scores_of, read, engine.at_once)) as scored,
-    ):
-        for (job, _), scores in scored:
-            yield job, scores
 
 
 def _score(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 import weakref
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 
 from slidescan.errors import SlideError, WriteError
 from slidescan.geometry import Box, Grid
-from slidescan.scan import READ_AHEAD, STEP_CELLS, Work, assemble, plan_work, scan, score_patches
+from slidescan.scan import AHEAD, STEP_CELLS, Work, assemble, plan_work, scan, score_patches
 
 GRID = Grid((521, 395))  # 66 x 50 cells, the last of both cut by the slide's edge
 PIXELS = np.random.default_rng(0).integers(0, 256, (*GRID.extent_px, 3), dtype=np.uint8)
@@ -191,20 +189,21 @@ def test_each_block_is_written_once_in_order_from_one_thread() -> None:
 def test_tiles_in_memory_are_bounded(threads: int) -> None:
     class SlowEngine(MeanEngine):
         def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-            time.sleep(0.005)  # the readers run ahead as far as they may
+            time.sleep(0.005)  # reading runs ahead as far as it may
             return super().__call__(pixels)
 
     reader = ArrayReader()
     todo = work()
     assert sum(len(item.tiles) for item in todo) > 60
     scan(todo, GRID, ALL, reader, SlowEngine(), MapSink(), threads=threads)
-    # Ahead, the one that runs through the network, and the one read in its place.
-    assert reader.most <= threads * READ_AHEAD + 2
+    # One for each worker, and the one that was scored and is not gone yet.
+    assert threads < reader.most <= threads + 1 + 1
     assert reader.alive == 0
 
 
 def test_a_slow_disk_holds_the_scan_up() -> None:
-    """At most three blocks are in memory: one being written, one waiting, one being filled."""
+    """At most three blocks are in memory: one being written, one waiting, one being filled; and of
+    the tiles that come next, those that are in the making."""
     grid = Grid((8, 8 * 40))
     mask = np.ones(grid.shape, bool)
     todo = list(plan_work(grid.cells.split(2), mask, 2))
@@ -219,9 +218,9 @@ def test_a_slow_disk_holds_the_scan_up() -> None:
             self.written += 1
             leads.append(engine.calls - self.written)
 
-    scan(todo, grid, mask, ArrayReader(), engine, SlowSink())
+    scan(todo, grid, mask, ArrayReader(), engine, SlowSink(), threads=1)
     assert len(leads) == len(todo) == 20
-    assert 1 <= max(leads) <= 3
+    assert 1 <= max(leads) <= 3 + 2 * AHEAD + 1
 
 
 # --- errors
@@ -240,7 +239,8 @@ def test_blocks_before_an_unreadable_tile_are_written() -> None:
         scan(todo, GRID, ALL, ArrayReader(fail), engine, sink)
     assert sink.blocks == [item.block for item in todo[:2]]
     np.testing.assert_array_equal(sink.values[:32], EXPECTED[:32])
-    assert engine.calls == len(todo[0].tiles) + len(todo[1].tiles) + 5
+    sound = len(todo[0].tiles) + len(todo[1].tiles) + 5
+    assert sound <= engine.calls <= sound + 3 * AHEAD  # later ones were in the making
 
 
 def test_a_full_disk_ends_the_scan() -> None:
@@ -341,8 +341,8 @@ def test_an_engine_that_takes_several_calls_gets_them_and_the_map_is_the_same() 
 def test_tiles_in_memory_are_bounded_with_several_calls_as_well() -> None:
     reader, team = ArrayReader(), Team()
     scan(work(), GRID, ALL, reader, team, MapSink(), threads=2)
-    # Ahead, those in the network, the one that waits for it, and the one read in its place.
-    assert reader.most <= 2 * READ_AHEAD + team.at_once + 3
+    # One for each worker, and those that were scored and are not gone yet.
+    assert reader.most <= 2 + team.at_once + team.at_once
     assert reader.alive == 0
 
 
@@ -362,26 +362,22 @@ def test_blocks_before_one_that_fails_among_several_are_written() -> None:
     assert reader.reads < sum(len(item.tiles) for item in todo)
 
 
-# --- processors
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_tile_is_read_for_every_thread_and_every_call(at_once: int) -> None:
+    """Processors read while the engine has as many tiles as it takes."""
+    reading = threading.Barrier(2 + at_once)  # broken unless so many are reading together
 
+    def meet(box: Box) -> None:
+        if reader.reads < reading.parties:
+            reading.wait(30)
 
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
-def test_readers_leave_the_network_the_first_call_on_processors() -> None:
-    found: dict[str, set[int]] = {"read": set(), "score": set()}
+    class Busy(MeanEngine):
+        def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            with lock:
+                return super().__call__(pixels)
 
-    def niceness() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    class Noting(ArrayReader):
-        def read(self, box: Box) -> NDArray[np.uint8]:
-            found["read"].add(niceness())
-            return super().read(box)
-
-    def engine(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found["score"].add(niceness())
-        return MeanEngine()(pixels)
-
-    own = niceness()
-    scan(work(), GRID, ALL, Noting(), engine, MapSink())
-    assert found == {"read": {min(own + 10, 19)}, "score": {own}}
-    assert niceness() == own
+    reader, engine, sink, lock = ArrayReader(meet), Busy(), MapSink(), threading.Lock()
+    if at_once > 1:
+        engine.at_once = at_once  # type: ignore[attr-defined]
+    scan(work(), GRID, ALL, reader, engine, sink, threads=2)
+    np.testing.assert_array_equal(sink.values, EXPECTED)

@@ -360,6 +360,22 @@ def test_cuda_is_every_gpu_that_torch_sees(
     assert isinstance(built, Spread) == (device != "cpu")
 
 
+@pytest.mark.parametrize(
+    ("threads", "lanes", "shares"),
+    [(1, 4, [1]), (2, 4, [1, 1]), (7, 4, [2, 2, 2, 1]), (16, 4, [4, 4, 4, 4]), (8, 1, [8])],
+)
+def test_engines_on_a_cpu_share_its_threads(threads: int, lanes: int, shares: list[int]) -> None:
+    made: list[int] = []
+
+    def make(backend: Backend) -> Engine:
+        made.append(backend.threads)
+        return Fake(0)
+
+    built = make_engine(make, Backend("openvino", "cpu", "fp32", threads), lanes)
+    assert made == shares
+    assert isinstance(built, Spread) == (len(shares) > 1)
+
+
 def test_two_engines_in_two_threads_score_as_one_does(network: Network) -> None:
     images = [noise(1, 96 + 8 * i, 104, seed=i) for i in range(8)]
     alone = engine(network)

@@ -52,6 +52,11 @@ def make(ensemble: Ensemble, mode: Mode, stride_px: int, backend: Backend) -> En
     return Patchwise(by_patch, Field(0, ensemble.field_px, stride_px))
 
 
+def is_finer(ensemble: Ensemble, mode: Mode, stride_px: int) -> bool:
+    """Whether a tile takes several times the memory that it takes at the models' own stride."""
+    return mode == "dense" and any(stride_px < m.card.stride_px for m in ensemble.models)
+
+
 def _check_dense(ensemble: Ensemble, stride: int) -> None:
     for model in ensemble.models:
         native = model.card.stride_px

@@ -41,6 +41,8 @@ class OpenVINOEngine:
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
+                # Pinned, the threads of every engine, and of every process, lie on the same cores.
+                "ENABLE_CPU_PINNING": False,
                 # Kernels it keeps, of all shapes; the default grows to hundreds of megabytes.
                 "CPU_RUNTIME_CACHE_CAPACITY": 256,
             },
