@@ -52,7 +52,8 @@ class Thinned:
     """Every n-th output along both axes. Fulfils scan.Engine.
 
     All are computed: below a stride of a whole patch neighbouring fields overlap, and all but the
-    last layers are needed for either.
+    branches of the last cell are needed for either. These are 4 to 5 % of the arithmetic of the
+    shipped models.
     """
 
     engine: Engine
