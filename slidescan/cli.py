@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -34,11 +38,26 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Exit code 1 and one line for what went wrong on the user's side."""
         try:
-            return super().invoke(ctx)
+            with _stopped_like_ctrl_c():
+                return super().invoke(ctx)
         except SlidescanError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException("interrupted") from error
+
+
+@contextmanager
+def _stopped_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM, by which schedulers and containers stop a program, ends it as Ctrl-C does: what is
+    finished is written, and nothing temporary stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python takes handlers of signals from the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.command("slidescan", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

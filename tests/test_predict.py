@@ -490,10 +490,14 @@ def test_killed_and_run_again_is_the_same_table(
 
 
 @posix
-def test_ctrl_c_is_one_line(many: Path, whole: bytes, tiny_model: Path, out: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_one_line(
+    how: signal.Signals, many: Path, whole: bytes, tiny_model: Path, out: Path
+) -> None:
+    """And so is what a scheduler sends before it kills."""
     command = ("predict", many, "--out", out, "--model", tiny_model, *ENGINE)
     log = out.with_name("log")
-    assert processes.slidescan(*command, log=log, strike=Strike(ADD, 2, signal=signal.SIGINT)) == 1
+    assert processes.slidescan(*command, log=log, strike=Strike(ADD, 2, signal=how)) == 1
     (line,) = log.read_text().splitlines()
     assert line.startswith("Error: interrupted")
     assert not out.exists()
