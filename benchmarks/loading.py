@@ -1,6 +1,6 @@
 """How fast batches are prepared, by workers and augmentation, and what each augmentation costs.
 
-    python benchmarks/loading.py [--data DIR] [--workers 0,1,2] [--seconds 10]
+    python benchmarks/loading.py [--data DIR] [--workers 0 --workers 2 ...] [--seconds 10]
 
 Nothing is trained: what is measured is the loader alone. Without --data the patches are generated
 noise. "seed" are the augmentations of configs/seed.yaml. It needs the extra `train`.
@@ -73,10 +73,10 @@ def costs(patches: Patches, config: AugmentConfig, draws: int = 300) -> dict[str
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), help="Patches; without it, noise.")
-@click.option("--workers", default="0,1,2", show_default=True, help="Numbers of processes.")
+@click.option("--workers", type=int, multiple=True, default=(0, 1, 2), show_default=True)
 @click.option("--seconds", default=10.0, show_default=True, help="For each measurement.")
 @click.option("--patches", "count", default=8192, show_default=True, help="Of noise.")
-def main(data: Path | None, workers: str, seconds: float, count: int) -> None:
+def main(data: Path | None, workers: tuple[int, ...], seconds: float, count: int) -> None:
     """Print one line of JSON."""
     patches = load_data(data).training if data else noise(count)
     default = load_config(None).augment
@@ -87,7 +87,7 @@ def main(data: Path | None, workers: str, seconds: float, count: int) -> None:
     }
     result = {
         "images_per_s": {
-            name: {n: rate(patches, config, int(n), seconds) for n in workers.split(",")}
+            name: {n: rate(patches, config, n, seconds) for n in workers}
             for name, config in configs.items()
         },
         "us_per_patch": costs(patches, default),
