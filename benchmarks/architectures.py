@@ -187,8 +187,8 @@ def draw(path: Path, rows: list[Json], epochs: int) -> None:
             fontsize=8,
         )  # fmt: skip
     panel.set_xscale("log")
-    for axis in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
-        axis("{x:g}")
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("{x:g}")
     style.name(panel, "", "megapixels a second, bf16 (OpenVINO)", "AUC (area: parameters)")
     style.save(path, drawn)
 

@@ -34,7 +34,7 @@ from typing import get_args
 import click
 import numpy as np
 import torch
-from limits import SQUARE_PX, Quiet, read, tiles
+from limits import SQUARE_PX, Quiet, network_alone, read, tiles, timed
 from numpy.typing import NDArray
 from peak import counted, peaks, seconds
 from pyramids import write_pyramid
@@ -46,7 +46,7 @@ from slidescan import scan
 from slidescan.engines import TOLERANCE, Precision
 from slidescan.engines.spread import Spread
 from slidescan.engines.torch import Strategy, TorchEngine
-from slidescan.geometry import Box, Field, Grid
+from slidescan.geometry import Field, Grid
 from slidescan.job import Job, Options
 from slidescan.machine import cores
 from slidescan.model import Model, load
@@ -242,35 +242,18 @@ def scans(options: Callable[[int], Options], sizes: Sizes) -> tuple[float, float
         job = Job(options(1), Quiet())
         with Slide.open(slide) as opened:
             boxes = tiles(job, opened.plane(job.ensemble.mpp))
-        network_s = _network_alone(job.engine, boxes)
+        network_s = network_alone(job.engine, boxes).seconds
         for threads in tqdm(sizes.threads, desc="scans", disable=None):
             job = Job(options(threads), Quiet())
-            _network_alone(job.engine, boxes)  # every shape met
+            network_alone(job.engine, boxes)  # every shape met
             with Slide.open(slide) as opened:
                 plane = opened.plane(job.ensemble.mpp)
-                reading = _timed(partial(read, plane, boxes, threads))
+                reading = timed(partial(read, plane, boxes, threads)).seconds
             out = Path(folder, f"{threads}.zarr")
             started = time.perf_counter()
             megapixels = job.run(slide, out).megapixels
             found.append(Scan(threads, reading, time.perf_counter() - started))
     return megapixels, network_s, found
-
-
-def _network_alone(engine: scan.Engine, boxes: list[Box]) -> float:
-    """Seconds for noise of each tile's shape, the second time."""
-    shapes = {box.shape for box in boxes}
-    rng = np.random.default_rng(0)
-    known = {shape: rng.integers(0, 256, (1, *shape, 3), np.uint8) for shape in shapes}
-    images = [known[box.shape] for box in boxes]
-    with ThreadPoolExecutor(engine.at_once if isinstance(engine, Spread) else 1) as pool:
-        in_turn(pool, engine, images)
-        return _timed(lambda: in_turn(pool, engine, images))
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def wall(network_s: float, scans: list[Scan]) -> str:

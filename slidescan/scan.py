@@ -61,6 +61,11 @@ class Parallel(Engine, Protocol):
     at_once: int
 
 
+def calls_at_once(engine: Engine) -> int:
+    """How many calls an engine takes at a time."""
+    return engine.at_once if isinstance(engine, Parallel) else 1
+
+
 class Sink(Protocol):
     """Where finished blocks go."""
 
@@ -126,7 +131,7 @@ def scan(
     are still written; then the error is raised.
     """
     jobs = ((item, tile) for item in work for tile in item.tiles)
-    at_once = engine.at_once if isinstance(engine, Parallel) else 1
+    at_once = calls_at_once(engine)
     workers = threads + at_once
 
     def scores_of(job: _Job) -> NDArray[np.float32]:

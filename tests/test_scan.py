@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import weakref
@@ -368,7 +369,7 @@ def test_a_tile_is_read_for_every_thread_and_every_call(at_once: int) -> None:
     reading = threading.Barrier(2 + at_once)  # broken unless so many are reading together
 
     def meet(box: Box) -> None:
-        if reader.reads < reading.parties:
+        if next(begun) < reading.parties:
             reading.wait(30)
 
     class Busy(MeanEngine):
@@ -376,8 +377,8 @@ def test_a_tile_is_read_for_every_thread_and_every_call(at_once: int) -> None:
             with lock:
                 return super().__call__(pixels)
 
-    reader, engine, sink, lock = ArrayReader(meet), Busy(), MapSink(), threading.Lock()
+    engine, sink, lock, begun = Busy(), MapSink(), threading.Lock(), itertools.count()
     if at_once > 1:
         engine.at_once = at_once  # type: ignore[attr-defined]
-    scan(work(), GRID, ALL, reader, engine, sink, threads=2)
+    scan(work(), GRID, ALL, ArrayReader(meet), engine, sink, threads=2)
     np.testing.assert_array_equal(sink.values, EXPECTED)

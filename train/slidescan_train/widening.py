@@ -7,7 +7,7 @@ are drawn at random, so that copies learn different things.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -17,28 +17,22 @@ from slidescan.networks.cells import Cell
 from slidescan.networks.network import Network
 from slidescan.networks.plan import NasnetPlan, PlainPlan, Plan
 from slidescan.networks.valid import Nasnet
-from slidescan.record import JSON
-
-WIDTH = "filters"
-"""The one setting that may differ, by being larger."""
+from slidescan.record import flat
 
 
 def may_widen(narrow: Plan, wide: Plan) -> bool:
     """Whether `wide` has the layers and cells of `narrow`, none of them with fewer filters."""
-    valid = isinstance(narrow, NasnetPlan | PlainPlan)
-    return valid and _at_least(narrow.model_dump(mode="json"), wide.model_dump(mode="json"))
+    old, new = (flat(plan.model_dump(mode="json")) for plan in (narrow, wide))
+    return (
+        isinstance(narrow, NasnetPlan | PlainPlan)
+        and old.keys() == new.keys()
+        and all(old[key] == new[key] or _wider(key, old[key], new[key]) for key in old)
+    )
 
 
-def _at_least(narrow: JSON, wide: JSON, key: str = "") -> bool:
-    if isinstance(narrow, Mapping) and isinstance(wide, Mapping):
-        return narrow.keys() == wide.keys() and all(
-            _at_least(narrow[key], wide[key], key) for key in narrow
-        )
-    if isinstance(narrow, list) and isinstance(wide, list):
-        return len(narrow) == len(wide) and all(map(_at_least, narrow, wide))
-    if key == WIDTH and isinstance(narrow, int) and isinstance(wide, int):
-        return narrow <= wide
-    return narrow == wide
+def _wider(key: str, old: str, new: str) -> bool:
+    filters = key.endswith(".filters") and "null" not in (old, new)  # null: a pool
+    return filters and int(old) <= int(new)
 
 
 @torch.no_grad()
@@ -48,7 +42,7 @@ def widened(narrow: Network, plan: Plan, seed: int) -> Network:
     `seed` draws the shares.
     """
     wide = Network(plan).to(narrow.head.classifier.weight.dtype)
-    _Widening(seed).network(narrow.uncalibrated(), wide)
+    _Widening(seed).network(narrow, wide)
     return wide
 
 
