@@ -9,6 +9,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from slidescan.errors import ConfigError, SlidescanError
 from slidescan_train.augment import Augment
 from slidescan_train.config import AugmentConfig, TrainConfig
 from slidescan_train.data.patches import Patches
-from slidescan_train.workers import obey_parent
+from slidescan_train.workers import obey_parent, out_of_earshot
 
 Rows = NDArray[np.intp]
 Item = tuple[int, Rows]
@@ -176,4 +177,6 @@ def _context() -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imported once for all workers
+    with out_of_earshot():
+        forkserver.ensure_running()
     return context

@@ -1,4 +1,4 @@
-"""Processes that work for this one: what each does first, and how many there may be."""
+"""Processes that work for this one: how they start, and what each does first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import connection
+
+BLOCKS_SIGNALS = hasattr(signal, "pthread_sigmask")  # Windows does not
+
+
+@contextmanager
+def out_of_earshot() -> Iterator[None]:
+    """Processes that are started inside do not hear Ctrl-C, and print no traceback, even while
+    they still import what `obey_parent` is in; this one hears it afterwards."""
+    if BLOCKS_SIGNALS:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if BLOCKS_SIGNALS:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def obey_parent() -> None:

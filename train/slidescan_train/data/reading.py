@@ -21,7 +21,7 @@ from slidescan.errors import DataError
 from slidescan.geometry import PATCH_PX
 from slidescan.machine import cores
 from slidescan.patch_files import SHAPE, Bad, decode, told
-from slidescan_train.workers import obey_parent
+from slidescan_train.workers import obey_parent, out_of_earshot
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 BLANK = np.zeros(SHAPE, np.uint8)
@@ -176,7 +176,9 @@ def copy_all(
         cores(), multiprocessing.get_context("spawn"), initializer=obey_parent
     )
     try:
-        return list(show(chain.from_iterable(pool.map(copy, *jobs)), **about))
+        with out_of_earshot():
+            copied = pool.map(copy, *jobs)
+        return list(show(chain.from_iterable(copied), **about))
     except BrokenProcessPool as error:
         raise DataError(
             "a process that reads patches ended early: killed, short of memory, or called from a "
