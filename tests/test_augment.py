@@ -136,6 +136,18 @@ def test_the_corners_of_the_label_move_by_no_more_than_said(
     assert max(moved) >= 0.6 * most or most < 1  # and the range is used
 
 
+def test_the_longest_translation_leaves_tissue_of_the_patch_in_the_middle() -> None:
+    rows, columns = np.mgrid[:96, :96].astype(np.uint8)
+    places = np.stack([rows, columns, np.zeros_like(rows)], axis=-1)  # says where a pixel was
+    seen = np.zeros((96, 96), bool)
+    for seed in range(200):
+        middle = one("translation", px=32)(places, seed)[32:64, 32:64].astype(int)
+        assert (np.diff(middle[:, :, 0], axis=0) == 1).all()  # mirrored, they would fall
+        assert (np.diff(middle[:, :, 1], axis=1) == 1).all()
+        seen[middle[:, :, 0], middle[:, :, 1]] = True
+    assert seen.mean() > 0.9
+
+
 def test_a_translation_is_by_whole_pixels() -> None:
     pixels = tissue()
     shifts = set()

@@ -53,11 +53,11 @@ def test_each_configuration_is_a_network_that_sees_a_patch(name: str) -> None:
     assert (network.field.size, network.field.stride) == (PATCH_PX, 8)
 
 
-def test_no_range_moves_the_label_region_or_cuts_into_it() -> None:
+def test_no_range_moves_the_label_region_out_of_the_tissue_or_cuts_into_it() -> None:
     margin = (PATCH_PX - LABEL_PX) // 2
     for settings, limit in (
         (lambda px: Crop(p=1, most_px=px), margin),
-        (lambda px: Translation(p=1, px=px), 4),
+        (lambda px: Translation(p=1, px=px), margin),
         (lambda degrees: Rotation(p=1, degrees=degrees), 15),
     ):
         settings(limit)
@@ -102,6 +102,10 @@ def test_an_augmentation_that_a_list_leaves_out_is_never_drawn(tmp_path: Path) -
             ("augment.one_of.blur.sigma_px = ", "ends, at 1, below its start, 2"),
         ),
         ("augment: {crop: {p: 1, most_px: 40}}", ("crop.most_px = 40", "equal to 32")),
+        (
+            "augment: {one_of: {translation: {p: 0.1, px: 5}}}",
+            ("translation.px: labels hold up to 4 px", "distil.weight is 0.9, not 1"),
+        ),
         ("plan: {stem: [], cells: [], depth: 3}", ("plan.depth = 3", "not permitted")),
         ("epochs: many", ("epochs = 'many'", "integer")),
         ("epochs: true", ("epochs = True", "integer")),

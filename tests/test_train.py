@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
-from learning import TINY, TRAINING, VALIDATION, furthest, tiny, weights
+from learning import TINY, TRAINING, TURNS, VALIDATION, furthest, tiny, weights
 from processes import Strike, slidescan
 from slidescan_train import checkpoint, loop
 from slidescan_train import run as runs
@@ -373,6 +373,17 @@ def test_a_plan_that_does_not_fit_is_refused_before_the_data_is_read(
     monkeypatch.setattr(runs, "load_data", lambda *_, **__: pytest.fail("the data was read"))
     with pytest.raises(ConfigError, match=message):
         runs.run(tiny(plan=plan), runs.Request(tmp_path, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_patches_whose_labels_do_not_hold_want_a_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "load_data", lambda *_, **__: pytest.fail("the data was read"))
+    moved = {"one_of": {"translation": {"p": 0.5, "px": 32}}}
+    config = tiny(augment=TURNS | moved, distil={"weight": 1.0})
+    with pytest.raises(ConfigError, match=r"px=32: without a teacher .* at most 4; .* --teacher"):
+        runs.run(config, runs.Request(tmp_path, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

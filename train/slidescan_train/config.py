@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from slidescan.errors import ConfigError, describe
+from slidescan.geometry import LABEL_PX
 from slidescan.networks.plan import AnyPlan, CellPlan, Count, LayerPlan, NasnetPlan, Settings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -108,11 +109,24 @@ class Rotation(Draw):
     degrees: Annotated[float, Field(gt=0, le=15)] = 10.0
 
 
-class Translation(Draw):
-    """By whole pixels; edges are mirrored. A longer shift would move tumour out of the square
-    that the label speaks of, or into it."""
+LABELLED_PX = 4
+"""The longest shift after which a label still says what is in the middle of a patch."""
 
-    px: Annotated[int, Field(ge=1, le=4, strict=True)] = 3
+
+class Translation(Draw):
+    """By whole pixels; edges are mirrored. A shift beyond `LABELLED_PX` moves tumour out of the
+    square that the label speaks of, or into it: what is there now a teacher alone can say.
+
+    Eight ninths of a patch are margin that no label speaks of; so far shifted, every part of it
+    is in the middle at times. Up to 32 px the square holds no mirrored tissue.
+    """
+
+    px: Annotated[int, Field(ge=1, le=LABEL_PX, strict=True)] = 3
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels hold for every patch."""
+        return self.p == 0 or self.px <= LABELLED_PX
 
 
 class FancyPCA(Draw):
@@ -260,6 +274,20 @@ class TrainConfig(Settings):
     checkpoint_minutes: Positive = 10.0
     """A checkpoint is kept at the end of each epoch, and within a longer one so often."""
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+
+    @model_validator(mode="after")
+    def _true_labels(self) -> Self:
+        if not self.labelled and self.distil.weight < 1:
+            raise ValueError(
+                f"augment.one_of.translation.px: labels hold up to {LABELLED_PX} px, and beyond "
+                f"that a teacher alone must count; distil.weight is {self.distil.weight:g}, not 1"
+            )
+        return self
+
+    @property
+    def labelled(self) -> bool:
+        """Whether patches can be learned from by their labels."""
+        return self.augment.one_of.translation.labelled
 
 
 def load_config(path: Path | None, changes: Iterable[str] = ()) -> TrainConfig:

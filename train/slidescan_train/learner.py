@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from slidescan.errors import ConfigError
 from slidescan.networks.network import Network, probability
-from slidescan_train.config import TrainConfig
+from slidescan_train.config import LABELLED_PX, TrainConfig
 from slidescan_train.data.patches import Patches
 from slidescan_train.loader import Batch
 from slidescan_train.objective import cross_entropy, distillation, mix, soft_targets
@@ -56,6 +56,12 @@ class Learner:
         teacher: Teacher | None = None,
         start: Network | None = None,
     ) -> None:
+        if not (teacher or config.labelled):
+            raise ConfigError(
+                f"augment.one_of.translation.px={config.augment.one_of.translation.px}: without a "
+                f"teacher labels must hold, so at most {LABELLED_PX}; lower it, or name one with "
+                "--teacher"
+            )
         self.config, self.fabric, self.teacher = config, fabric, teacher
         torch.manual_seed(config.seed)
         self.network = start.uncalibrated() if start else Network(config.plan)

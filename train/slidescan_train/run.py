@@ -85,6 +85,7 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) ->
     there = _checkpoint(request)
     teacher = load_teacher(request.teacher, fabric.device) if request.teacher else None
     start = _start(request.start, config) if request.start else None
+    learner = Learner(config, fabric, teacher, start.network if start else None)
     first = fabric.global_rank == 0
     if first:
         with writing(request.out):
@@ -99,7 +100,6 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) ->
         "teacher": teacher.record.sha256 if teacher else None,
         "start": model.weights_sha256(start.network) if start else None,
     }
-    learner = Learner(config, fabric, teacher, start.network if start else None)
     progress = Progress()
     if there:
         tensors, numbers = there
