@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from slidescan import model, scan
+from slidescan.card import shipped_names
 from slidescan.engines import TOLERANCE, Backend, choose, make_engine, strides
 from slidescan.engines.openvino import OpenVINOEngine
 from slidescan.errors import ConfigError
@@ -35,7 +36,6 @@ PLANS: dict[str, Plan] = {
     "pool": networks.plan("4/2 3 2/2p 4", "R N", filters=4, dense=8),
     "plain": networks.plain("4/2 4/2 2/2p 4/2 3", "max", 2),
 }
-SHIPPED = ("default", "fast")
 INT8 = TOLERANCE["int8+bf16"]
 FP32 = Backend("openvino", "cpu", "fp32", 1)
 BESIDE_FP32 = Backend("openvino", "cpu", "int8+fp32", 1)
@@ -181,7 +181,7 @@ def test_the_caller_s_network_is_left_as_it_was() -> None:
 # --- the shipped models -----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=SHIPPED)
+@pytest.fixture(scope="module", params=shipped_names())
 def network(request: pytest.FixtureRequest) -> Network:
     return model.load(request.param).network
 
