@@ -234,6 +234,18 @@ def test_the_shipped_weights(made: str, tmp_path: Path, request: pytest.FixtureR
 # --- verify
 
 
+@pytest.mark.parametrize("models", [("fast",), ("default", "fast")])
+def test_verify_takes_the_shipped_models_that_made_a_map(
+    models: tuple[str, ...], tmp_path: Path
+) -> None:
+    slide, out = tmp_path / "section.tif", tmp_path / "map.zarr"
+    slides.write_slide(slide, slides.section(300, 360), mpp=0.972)
+    named = [each for name in models for each in ("--model", name)]
+    ran("heatmap", slide, "--out", out, *named, *ONE)
+    assert "32 cells scored as patches" in ran("verify", slide, out, *FEW).stdout
+    refused(run("verify", slide, out, "--model", "best"), "not with best of SHA-256", "--model")
+
+
 def test_verify_reports(section: Path, scanned: Path, tiny_model: Path) -> None:
     command = ("verify", section, scanned, "--model", tiny_model, *FEW)
     one = ran(*command).stdout

@@ -116,14 +116,16 @@ model_option = click.option(
     help="A shipped model's name, or FILE.safetensors with its card FILE.json beside it.",
 )
 
+_MODELS = (
+    "A shipped model's name, or FILE.safetensors with its card FILE.json beside it; given several "
+    "times, the probabilities are averaged."
+)
+
 models_option = click.option(
-    "--model",
-    "models",
-    multiple=True,
-    default=("default",),
-    show_default=True,
-    help="A shipped model's name, or FILE.safetensors with its card FILE.json beside it; given "
-    "several times, the probabilities are averaged.",
+    "--model", "models", multiple=True, default=("default",), show_default=True, help=_MODELS
+)
+recorded_models_option = click.option(
+    "--model", "models", multiple=True, help=f"{_MODELS} [default: the shipped ones that made MAP]"
 )
 precision_option = click.option(
     "--precision",

@@ -12,9 +12,9 @@ from slidescan.commands.options import (
     Real,
     bar,
     engine_options,
-    models_option,
     open_map,
     open_slide_of,
+    recorded_models_option,
 )
 
 
@@ -28,7 +28,7 @@ from slidescan.commands.options import (
     type=Real(0),
     help="Largest difference allowed. [default: 1e-5 in fp32, 0.05 in int8, 0.02 in others]",
 )
-@models_option
+@recorded_models_option
 @engine_options
 def command(
     slide_path: Path,
@@ -47,18 +47,18 @@ def command(
     made the map unless told otherwise, and always its precision and its --tta.
     """
     from slidescan.engines import TOLERANCE, choose
-    from slidescan.engines.combined import Ensemble, described, same_models
+    from slidescan.engines.combined import Ensemble, described, same_models, shipped_models
     from slidescan.errors import MapError
     from slidescan.machine import cores
     from slidescan.verification import compare, draw
 
     heatmap = open_map(map_path)
     settings = heatmap.settings
-    ensemble = Ensemble.load(models, settings.get("tta"))
+    ensemble = Ensemble.load(models or shipped_models(settings), settings.get("tta"))
     if not same_models(settings, ensemble.record()):
         raise MapError(
-            f"{map_path}: made with {described(settings)}, and --model names "
-            f"{described(ensemble.record())}; name what made it"
+            f"{map_path}: made with {described(settings)}, not with "
+            f"{described(ensemble.record())}; name what made it with --model"
         )
     drawn = draw(heatmap.mask, cells, seed)
     if not drawn:

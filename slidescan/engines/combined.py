@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan import model
+from slidescan.card import shipped_names
 from slidescan.engines import Backend, strides
 from slidescan.errors import ModelError
 from slidescan.geometry import Field
@@ -190,6 +191,16 @@ def _key(identity: Mapping[str, Any]) -> str:
 def same_models(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two records are of the same models, whatever these are called."""
     return {_key(m) for m in _members(one)} == {_key(m) for m in _members(other)}
+
+
+def shipped_models(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The models of a record by the names they are shipped under; the default where one is not.
+
+    >>> shipped_models({"model": {"name": "fast", "sha256": "0123456789abcdef"}})
+    ('fast',)
+    """
+    names = tuple(member["name"] for member in _members(record))
+    return names if set(names) <= set(shipped_names()) else (model.DEFAULT,)
 
 
 def described(record: Mapping[str, Any]) -> str:
