@@ -3,7 +3,8 @@
     python benchmarks/models.py --data DIR --ids configs/pcam-9300.txt [NAME ...] [--record]
 
 Scores are of the network without its calibration, on the validation side of the split, by OpenVINO
-in fp32; with D4 they are averaged over the eight flips and turns. A second table has, of every
+in fp32; with D4 they are averaged over the eight flips and turns. The AUC's difference to the first
+model resamples the same patches for both. A second table has, of every
 precision, how far its probabilities are from those, and the speed of the network alone, on tiles as
 a scan reads them: 1024 px of the scan plane and the margin around them (of a padded network: on
 batches of patches at its stride). --record writes scores and speed into the cards. It needs the
@@ -27,6 +28,7 @@ from slidescan_train.data import load_data
 from slidescan_train.data.patches import Patches
 from slidescan_train.data.splits import ids_sha256
 from slidescan_train.validation import validate
+from studies import Scores, against, judge
 from tqdm import tqdm
 
 from slidescan.card import (
@@ -52,7 +54,7 @@ PRECISIONS: tuple[Wanted, ...] = ("fp32", "bf16", "int8")
 HEAD = (
     *("model", "AUC (95 % interval)", "accuracy", "NLL", "ECE"),
     *("D4: AUC (95 % interval)", "accuracy", "NLL", "ECE"),
-    *("parameters", "MB", "stride"),
+    *("to the first: AUC", "parameters", "MB", "stride"),
 )
 PRECISION_HEAD = ("model", "precision", "Mpx/s", "AUC", "largest difference from fp32", "mean")
 
@@ -96,7 +98,10 @@ def engines(network: Network, threads: int) -> Iterator[tuple[str, Engine]]:
             yield precision, make_engine(network, choose("openvino", "cpu", precision, threads))
 
 
-def measure(model: Model, patches: Patches, threads: int, repeats: int) -> dict[str, Any]:
+def measure(
+    model: Model, patches: Patches, threads: int, repeats: int
+) -> tuple[Scores, dict[str, Any]]:
+    """P(tumour), (1, N), and what is told of it."""
     card = model.card
     # A calibration was fitted to these very patches.
     network = model.network.uncalibrated()
@@ -104,7 +109,7 @@ def measure(model: Model, patches: Patches, threads: int, repeats: int) -> dict[
     turned = Oriented(by["fp32"], Field(0, card.field_px, card.stride_px))
     found = {precision: score(engine, patches) for precision, engine in by.items()}
     validations = {p: validate(patches.labels, scores) for p, scores in found.items()}
-    return {
+    return found["fp32"][None], {
         "validation": validations["fp32"].model_dump(),
         "d4": validate(patches.labels, score(turned, patches)).model_dump(),
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -126,7 +131,8 @@ def apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> dict[str, flo
 def table(rows: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, row in rows.items():
-        cells = [name, *scores(row["validation"]), *scores(row["d4"]), f"{row['parameters']:,}"]
+        cells = [name, *scores(row["validation"]), *scores(row["d4"]), row["to_first"]]
+        cells.append(f"{row['parameters']:,}")
         lines.append([*cells, f"{row['bytes'] / 1e6:.1f}", f"{row['stride_px']} px"])
     return markdown(HEAD, lines)
 
@@ -189,10 +195,13 @@ def main(
         check(name, read_card(name), patches)
     again = f"python benchmarks/models.py --data DIR --threads {threads} --repeats {repeats}"
     where = {**about(), "command": again}
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
+    first: Scores | None = None
     for name in names:
-        row = measure(load(name), patches, threads, repeats)
-        rows[name] = row | {"bytes": locate(name)[0].stat().st_size}
+        found, row = measure(load(name), patches, threads, repeats)
+        to_first = against(judge(name, patches.labels, found, first))
+        rows[name] = row | {"to_first": to_first, "bytes": locate(name)[0].stat().st_size}
+        first = found if first is None else first
         if recorded:
             record(name, rows[name], where)
     total = sum(path.stat().st_size for path in shipped("default").parent.iterdir())

@@ -48,7 +48,8 @@ FIRST = ("d4", "stain", "hue")
 class Augment:
     """All of `config` for one patch, in its order: D4, stain, hue, at most one of many, crop.
 
-    Nothing in it moves the label region by more than a few pixels or cuts it. One to a thread.
+    Nothing in it cuts the label region, or moves it by more than a few pixels, but for longer
+    translations, which are for a teacher alone. One to a thread.
     """
 
     def __init__(self, config: AugmentConfig) -> None:

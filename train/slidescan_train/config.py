@@ -123,11 +123,6 @@ class Translation(Draw):
 
     px: Annotated[int, Field(ge=1, le=LABEL_PX, strict=True)] = 3
 
-    @property
-    def labelled(self) -> bool:
-        """Whether labels hold for every patch."""
-        return self.p == 0 or self.px <= LABELLED_PX
-
 
 class FancyPCA(Draw):
     """Colours moved along their principal axes (Krizhevsky et al. 2012)."""
@@ -286,8 +281,9 @@ class TrainConfig(Settings):
 
     @property
     def labelled(self) -> bool:
-        """Whether patches can be learned from by their labels."""
-        return self.augment.one_of.translation.labelled
+        """Whether labels hold for every patch as it is augmented."""
+        shift = self.augment.one_of.translation
+        return shift.p == 0 or shift.px <= LABELLED_PX
 
 
 def load_config(path: Path | None, changes: Iterable[str] = ()) -> TrainConfig:

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from slidescan import model
 from slidescan.errors import ConfigError, WriteError
 from slidescan.files import check_folder, lock, release, writing
-from slidescan.networks.network import Network
 from slidescan.record import differences
 from slidescan_train import checkpoint
 from slidescan_train.config import TrainConfig
@@ -67,7 +66,6 @@ def run(
     A folder with another run is refused; `resume` goes on with it, or begins where there is none.
     `warn` is told where a teacher or a start may know the validation patches.
     """
-    Network(config.plan)  # Refuses a plan that does not fit before minutes of reading.
     fabric = make_fabric(config, request.device, request.threads)
     if fabric.global_rank:
         return _train(config, request, fabric, lambda _: None)
@@ -85,6 +83,7 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) ->
     there = _checkpoint(request)
     teacher = load_teacher(request.teacher, fabric.device) if request.teacher else None
     start = _start(request.start, config) if request.start else None
+    # It refuses a plan or settings that do not fit: now, not after minutes of reading.
     learner = Learner(config, fabric, teacher, start.network if start else None)
     first = fabric.global_rank == 0
     if first:

@@ -10,20 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection
 
-BLOCKS_SIGNALS = hasattr(signal, "pthread_sigmask")  # Windows does not
-
 
 @contextmanager
 def out_of_earshot() -> Iterator[None]:
     """Processes that are started inside do not hear Ctrl-C, and print no traceback, even while
     they still import what `obey_parent` is in; this one hears it afterwards."""
-    if BLOCKS_SIGNALS:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if BLOCKS_SIGNALS:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def obey_parent() -> None:
