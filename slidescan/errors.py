@@ -7,10 +7,12 @@ Each message says what is wrong, what was found, and the remedy. The command lin
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 # What pydantic calls the input may be the whole file.
 _short = reprlib.Repr()
@@ -51,9 +53,15 @@ class ConfigError(SlidescanError):
 
 def describe(error: ValidationError) -> str:
     """One line from pydantic's report: each key, what it holds, what was expected."""
-    return "; ".join(
-        f"{_key(e['loc'])} = {_short.repr(e['input'])}: {e['msg']}" for e in error.errors()
-    )
+    return "; ".join(map(_line, error.errors()))
+
+
+def _line(found: ErrorDetails) -> str:
+    path, value = found["loc"], found["input"]
+    if found["type"] == "value_error" and isinstance(value, Mapping):
+        # A rule of ours between keys, which names them: all that there is would hide it.
+        return ": ".join([_key(path)] * bool(path) + [str(found["ctx"]["error"])])
+    return f"{_key(path)} = {_short.repr(value)}: {found['msg']}"
 
 
 def _key(path: tuple[int | str, ...]) -> str:

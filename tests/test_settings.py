@@ -95,7 +95,7 @@ def test_an_augmentation_that_a_list_leaves_out_is_never_drawn(tmp_path: Path) -
         ("augment: {one_of: {zoom: {p: 1}}}", ("augment.one_of.zoom = ", "not permitted")),
         (
             "augment: {one_of: {blur: {p: 0.7}, jpeg: {p: 0.4}}}",
-            ("augment.one_of = ", "add up to 1.1", "at most one"),
+            ("c.yaml: augment.one_of: its probabilities add up to 1.1", "at most one"),
         ),
         (
             "augment: {one_of: {blur: {p: 1, sigma_px: [2, 1]}}}",
@@ -104,7 +104,10 @@ def test_an_augmentation_that_a_list_leaves_out_is_never_drawn(tmp_path: Path) -
         ("augment: {crop: {p: 1, most_px: 40}}", ("crop.most_px = 40", "equal to 32")),
         (
             "augment: {one_of: {translation: {p: 0.1, px: 5}}}",
-            ("translation.px: labels hold up to 4 px", "distil.weight is 0.9, not 1"),
+            (
+                "c.yaml: augment.one_of.translation.px: labels hold up to 4 px",
+                "distil.weight is 0.9, not 1",
+            ),
         ),
         ("plan: {stem: [], cells: [], depth: 3}", ("plan.depth = 3", "not permitted")),
         ("epochs: many", ("epochs = 'many'", "integer")),
