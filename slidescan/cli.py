@@ -13,11 +13,17 @@ import click
 
 from slidescan.errors import SlidescanError
 
-COMMANDS = (
-    *("heatmap", "verify", "export", "predict", "evaluate", "calibrate", "annotations"),
-    *("models", "doctor"),
-    *("train", "data", "augment", "lr-find", "runs"),
-)
+COMMANDS = {
+    name: f"{package}.commands.{name.replace('-', '_')}"
+    for package, names in (
+        ("slidescan", ("heatmap", "verify", "export", "predict", "evaluate", "calibrate")),
+        ("slidescan", ("annotations", "models", "doctor", "data")),
+        ("slidescan_train", ("train", "augment", "lr-find", "runs")),
+    )
+    for name in names
+}
+"""The module of each command, in the order people need them. Named, not imported: training's
+commands import this package, and `--help` must not load what only one command needs."""
 
 
 class Commands(click.Group):
@@ -28,10 +34,10 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The function `command` of slidescan.commands.NAME."""
+        """The function `command` of the module that COMMANDS names."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"slidescan.commands.{cmd_name.replace('-', '_')}")
+        module = import_module(COMMANDS[cmd_name])
         command: click.Command = module.command
         return command
 

@@ -14,8 +14,8 @@ import pytest
 import slides
 import torch
 
-from slidescan import store
-from slidescan.model import save
+from slidescan.maps import store
+from slidescan.models.model import save
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background so, and so would be the commands under test.

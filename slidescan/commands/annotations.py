@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from slidescan.evaluation.annotations import Annotations, Region
+    from slidescan.annotations.reading import Annotations, Region
 
 
 class Frame(NamedTuple):
@@ -112,8 +112,8 @@ def rasterise(
 
     Cell (0, 0) has its corner at the slide's, so the mask lies on a map of the same resolution.
     """
-    from slidescan.evaluation.masks import check_suffix
-    from slidescan.files import check_folder
+    from slidescan.annotations.masks import check_suffix
+    from slidescan.tools.atomic_files import check_folder
 
     if (slide_path is None) == (size is None):
         raise click.UsageError("give either --slide SLIDE, or --size WIDTH HEIGHT and --slide-mpp")
@@ -139,8 +139,8 @@ def convert(path: Path, out: Path) -> None:
     with evaluation_libraries():
         from shapely.geometry import mapping
 
-        from slidescan.evaluation.geojson import document
-        from slidescan.files import replacing
+        from slidescan.annotations.geojson import document
+        from slidescan.tools.atomic_files import replacing
 
     regions = [(each.name, each.label, mapping(each.polygon)) for each in found.regions]
     with replacing(out) as beside:
@@ -157,7 +157,7 @@ def _frame_of(slide_path: Path, mpp: float | None) -> Frame:
 
 def _load(path: Path, frame: Frame | None) -> Annotations:
     with evaluation_libraries():
-        from slidescan.evaluation.annotations import load_annotations
+        from slidescan.annotations.reading import load_annotations
 
     return load_annotations(path, frame.size_l0 if frame else None)
 
@@ -169,8 +169,8 @@ def _warn(found: Annotations) -> None:
 
 def _write(found: Annotations, frame: Frame, mpp: float, out: Path) -> None:
     """The mask, and a line on it."""
-    from slidescan.evaluation.masks import TILE, write_mask
-    from slidescan.evaluation.rasters import raster_blocks
+    from slidescan.annotations.masks import TILE, write_mask
+    from slidescan.annotations.rasters import raster_blocks
 
     _warn(found)
     pitch = (mpp / frame.mpp[0], mpp / frame.mpp[1])

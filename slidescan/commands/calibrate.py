@@ -23,11 +23,11 @@ from slidescan.commands.options import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from slidescan_train.data import Data, Patches
 
     from slidescan.evaluation.calibration import Outcome
-    from slidescan.model import Card
+    from slidescan.models.model import Card
     from slidescan.networks.network import Network
+    from slidescan.patches.labelled import Data, Patches
 
 BATCH = 64
 
@@ -57,18 +57,18 @@ def command(
     replaced. Reported are the negative log-likelihood and the expected calibration error (ECE)
     before and after: on the same patches, and with each patch calibrated by a fit to the others.
     """
-    from slidescan.engines import choose
-    from slidescan.machine import cores
-    from slidescan.model import load
+    from slidescan.engines.backend import choose
+    from slidescan.models.model import load
+    from slidescan.tools.hardware import cores
 
     device = choose("torch", device, "fp32", threads or cores()).device
     loaded = load(model)
     _check_out(out, model)
     with training_libraries(), evaluation_libraries():
-        from slidescan_train.data import load_data
         from tqdm import tqdm
 
         from slidescan.evaluation.calibration import calibrate, fit_isotonic, fit_temperature
+        from slidescan.patches.labelled import load_data
 
     progress = partial(tqdm, disable=None, dynamic_ncols=True)
     only, request["groups"] = request.pop("ids"), groups
@@ -88,8 +88,8 @@ def command(
 def _check_out(out: Path, source: str) -> None:
     """Refuse what would change the model that is read, or one of the package."""
     from slidescan.errors import ConfigError
-    from slidescan.files import check_folder
-    from slidescan.model import DEFAULT, shipped
+    from slidescan.models.model import DEFAULT, shipped
+    from slidescan.tools.atomic_files import check_folder
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: not a model's name; end it in .safetensors")
@@ -116,7 +116,7 @@ def _logits(
     import numpy as np
     import torch
 
-    from slidescan.machine import cores, keep_freed_memory
+    from slidescan.tools.hardware import cores, keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(threads or cores())
@@ -140,14 +140,14 @@ def _units(patches: Patches, groups: Path | None) -> list[str]:
     """What stays in one fold: a slide where it is known, else a patch."""
     if groups is None:
         return list(patches.ids)
-    from slidescan_train.data.splits import read_groups
+    from slidescan.patches.labelled.splits import read_groups
 
     slides = read_groups(groups)
     return [slides[i] for i in patches.ids]
 
 
 def _save(out: Path, network: Network, card: Card, data: Data, outcome: Outcome) -> None:
-    from slidescan.model import OF_THE_NETWORK, Calibration, save
+    from slidescan.models.model import OF_THE_NETWORK, Calibration, save
 
     crossed = outcome.cross_fitted
     network.calibration = Calibration(

@@ -12,9 +12,8 @@ import click
 from slidescan.commands.options import PATH, training_libraries
 
 if TYPE_CHECKING:
-    from slidescan_train.data.dataset import Data, Survey
-
     from slidescan.errors import DataError
+    from slidescan.patches.labelled.dataset import Data, Survey
 
 
 @click.command()
@@ -43,11 +42,12 @@ def command(
     PatchCamelyon, or a folder for each class. Exit code 1 where training would refuse it.
     """
     with training_libraries():
-        from slidescan_train.data import summary
-        from slidescan_train.data.dataset import read_slides, survey
         from tqdm import tqdm
 
-    from slidescan.files import check_png
+        from slidescan.patches.labelled import summary
+        from slidescan.patches.labelled.dataset import read_slides, survey
+
+    from slidescan.tools.atomic_files import check_png
 
     check_png(out)
     slides = read_slides(groups, root) if groups else None
@@ -67,10 +67,9 @@ def _divided(
     found: Survey, slides: Mapping[str, str] | None, report: Path | None
 ) -> tuple[Data | None, DataError | None]:
     """The two sides of what is right, if there can be, and why training would refuse, if so."""
-    from slidescan_train.data.dataset import divide
-    from slidescan_train.data.defects import refusal, write_defects
-
     from slidescan.errors import DataError
+    from slidescan.patches.labelled.dataset import divide
+    from slidescan.patches.labelled.defects import refusal, write_defects
 
     problem: DataError | None = None
     if found.defects:

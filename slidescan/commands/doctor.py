@@ -20,12 +20,12 @@ def command(models: tuple[str, ...], **options: Any) -> None:
     its cells as patches, by the same engine and by the reference. Exit code 1 where a cell differs
     by more than the tolerance. The options are those of heatmap.
     """
-    from slidescan import diagnosis
-    from slidescan.engines import AUTO, choose
-    from slidescan.engines.combined import Ensemble
-    from slidescan.engines.modes import choose_stride
+    from slidescan.engines.backend import AUTO, choose
+    from slidescan.engines.ensemble import Ensemble
+    from slidescan.engines.scan_modes import choose_stride
     from slidescan.errors import ModelError
-    from slidescan.machine import cores
+    from slidescan.scanning import selftest
+    from slidescan.tools.hardware import cores
 
     ensemble = Ensemble.load(models)
     choose_stride(ensemble, "dense", None)
@@ -35,17 +35,17 @@ def command(models: tuple[str, ...], **options: Any) -> None:
         options["precision"],
         options["threads"] or cores(),
     )
-    for key, value in diagnosis.facts():
+    for key, value in selftest.facts():
         click.echo(f"{key:<11}{value}")
     click.echo(
         f"{'used':<11}{backend.engine} on {backend.device} in {backend.precision}, "
         f"{backend.threads} threads; model {ensemble.name}"
     )
     with bar("testing", 3, "step") as progress:
-        found = diagnosis.examine(ensemble, backend, progress.update)
+        found = selftest.examine(ensemble, backend, progress.update)
     click.echo(f"{'speed':<11}{found.mpx_per_s:.1f} megapixels a second, the network alone")
     line = (
-        f"{diagnosis.CELLS} cells differ from their patches by {found.from_patches:.2g} at most, "
+        f"{selftest.CELLS} cells differ from their patches by {found.from_patches:.2g} at most, "
         f"from the reference (torch, cpu, fp32) by {found.from_fp32:.2g}; "
         f"tolerance {found.tolerance:g}"
     )

@@ -96,10 +96,10 @@ def patches(
     if images and not out:
         raise ConfigError("--images shows the worst mistakes in --out; name a folder with --out")
     with evaluation_libraries():
-        from slidescan.evaluation.metrics import Choices
         from slidescan.evaluation.patches import draw, draw_mistakes, evaluate
         from slidescan.evaluation.report import make_folder, text, write
         from slidescan.evaluation.scores import read_scores
+        from slidescan.statistics.metrics import Choices
 
     scores = read_scores(predictions, labels, groups, common=common)
     if out:

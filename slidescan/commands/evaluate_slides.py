@@ -21,7 +21,7 @@ from slidescan.errors import SlidescanError
 if TYPE_CHECKING:
     from slidescan.evaluation.slides import Study
     from slidescan.evaluation.truth import Truth
-    from slidescan.store import Heatmap
+    from slidescan.maps.store import Heatmap
 
 
 @click.command("slides")
@@ -114,16 +114,16 @@ def command(
         import monai.metrics.froc  # noqa: F401  # now, not once for each map
         import sklearn.ensemble  # noqa: F401
 
-        from slidescan.evaluation import cases, slide_report
+        from slidescan.evaluation import compare_slide, slide_report
         from slidescan.evaluation.report import make_folder, text, write
         from slidescan.evaluation.slides import Study, read_folds, write_detections
         from slidescan.evaluation.truth import Truth
 
-    found = cases.find_maps(maps)
+    found = compare_slide.find_maps(maps)
     truth = Truth.of(
         annotations, reference, normal_prefix, unannotated_normal=unannotated == "normal"
     )
-    study = Study(cases.Choices(threshold, radius, um_per_px, itc_normal, partial))
+    study = Study(compare_slide.Choices(threshold, radius, um_per_px, itc_normal, partial))
     if out:
         make_folder(out)
     _compare(study, truth, found, slides)
@@ -164,8 +164,8 @@ def _compare(study: Study, truth: Truth, maps: list[Path], slides: Path | None) 
 
 
 def _compare_one(study: Study, truth: Truth, path: Path, slides: Path | None) -> None:
-    from slidescan.evaluation.cases import evaluate
-    from slidescan.store import Heatmap
+    from slidescan.evaluation.compare_slide import evaluate
+    from slidescan.maps.store import Heatmap
 
     with Heatmap.open(path) as heatmap:
         study.admit(heatmap)
@@ -176,7 +176,7 @@ def _compare_one(study: Study, truth: Truth, path: Path, slides: Path | None) ->
 
 def _check_slide(heatmap: Heatmap, slides: Path) -> None:
     """Refuse a map that was made from another slide than the one of its name in `slides`."""
-    from slidescan.evaluation.cases import names
+    from slidescan.evaluation.compare_slide import names
 
     with open_slide_of(heatmap, slides / names(heatmap)[0]):
         pass

@@ -24,11 +24,11 @@ def command() -> None:
 def png(map_path: Path, slide_path: Path, out: Path, size: int) -> None:
     """The slide, and beside it the slide with the map over it, with scale bar and key."""
     from slidescan.errors import WriteError
-    from slidescan.files import replacing
     from slidescan.geometry import Box
-    from slidescan.job import read_whole
-    from slidescan.machine import cores
     from slidescan.pictures.overlay import picture, spread
+    from slidescan.slides.overview import read_whole
+    from slidescan.tools.atomic_files import replacing
+    from slidescan.tools.hardware import cores
 
     if out.suffix.lower() != ".png":
         raise WriteError(f"{out}: the picture is a PNG; name it so, e.g. --out {out.stem}.png")

@@ -21,7 +21,7 @@ from slidescan.commands.options import (
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
-    from slidescan.job import Summary
+    from slidescan.scanning.session import Summary
 
 
 @click.command()
@@ -69,13 +69,13 @@ def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
         raise click.UsageError(f"--out {out} is one map; name a folder for {len(slides)} slides")
     targets = {out: slides[0]} if single else _targets(slides, out)
 
-    from slidescan.job import Job, Options
+    from slidescan.scanning.session import Options, Session
 
     options["device"] = options["device"] or "auto"
-    job = Job(Options(**options), Terminal())
+    session = Session(Options(**options), Terminal())
 
     def scan_slide(slide: Path, target: Path) -> Summary:
-        summary = job.run(slide, target)
+        summary = session.run(slide, target)
         if not summary.complete_before:
             click.echo(
                 f"{target}: {summary.rows} x {summary.columns} cells, {summary.scanned} scanned, "
@@ -113,7 +113,7 @@ def _scan_all(
     targets: dict[Path, Path], folder: Path, scan_slide: Callable[[Path, Path], Summary]
 ) -> None:
     """Attempt every slide, say in manifest.csv what became of each, fail if any did."""
-    from slidescan.files import check_folder, writing
+    from slidescan.tools.atomic_files import check_folder, writing
 
     check_folder(folder)
     with writing(folder):
@@ -162,7 +162,7 @@ def _read_manifest(path: Path) -> dict[object, dict[str, object]]:
 
 def _note(manifest: Path, row: dict[str, object]) -> None:
     """Put a map's row into the manifest, which other processes may be writing as well."""
-    from slidescan.files import lock, release, replacing
+    from slidescan.tools.atomic_files import lock, release, replacing
 
     held = lock(manifest, timeout_s=60)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from slidescan.card import Ancestor, Card, Published, Validation
+    from slidescan.models.card import Ancestor, Card, Published, Validation
 
 UNKNOWN = "-"
 HEAD = (
@@ -28,7 +28,7 @@ def command(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from slidescan.card import DEFAULT, read_card, read_weights, shipped_names
+    from slidescan.models.card import DEFAULT, read_card, read_weights, shipped_names
 
     cards = {name: read_card(name) for name in shipped_names()}
     rows = [
@@ -47,7 +47,7 @@ def show(source: str, as_json: bool) -> None:
 
     The weights are checked against it.
     """
-    from slidescan.card import encoded, locate, read_card, read_weights
+    from slidescan.models.card import encoded, locate, read_card, read_weights
 
     card = read_card(source)
     size = len(read_weights(source, card))
@@ -144,7 +144,7 @@ def _digest(sha256: str | None) -> str:
 
 def _lineage(source: Ancestor | Published | str | None, of: Card | Ancestor) -> str:
     """A model and what it was made from, innermost last."""
-    from slidescan.card import Published
+    from slidescan.models.card import Published
 
     if source is None or isinstance(source, str):
         return source or "none"

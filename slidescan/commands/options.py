@@ -14,8 +14,8 @@ import click
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from slidescan.slide import Slide
-    from slidescan.store import Heatmap
+    from slidescan.maps.store import Heatmap
+    from slidescan.slides.slide import Slide
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -169,7 +169,7 @@ evaluation_libraries = partial(_extra, "evaluation", "evaluate")
 @contextmanager
 def open_slide(path: Path, mpp: float | None) -> Iterator[Slide]:
     """Open a slide and show what looks wrong with it."""
-    from slidescan.slide import Slide
+    from slidescan.slides.slide import Slide
 
     with Slide.open(path, mpp) as slide:
         for warning in slide.warnings:
@@ -180,7 +180,7 @@ def open_slide(path: Path, mpp: float | None) -> Iterator[Slide]:
 def open_map(path: Path) -> Heatmap:
     """A map that is finished."""
     from slidescan.errors import MapError
-    from slidescan.store import Heatmap
+    from slidescan.maps.store import Heatmap
 
     heatmap = Heatmap.open(path)
     if not heatmap.complete:
@@ -220,7 +220,7 @@ def warn(message: str) -> None:
 
 
 class Terminal:
-    """How a job speaks to somebody at a terminal; fulfils slidescan.job.Report."""
+    """How a job speaks to somebody at a terminal; fulfils slidescan.scanning.session.Report."""
 
     bar = staticmethod(bar)
     say = staticmethod(click.echo)

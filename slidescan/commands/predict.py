@@ -17,10 +17,10 @@ from slidescan.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from slidescan.engines.combined import Ensemble
-    from slidescan.patch_files import Bad
-    from slidescan.prediction.journal import Journal
-    from slidescan.prediction.sources import Source
+    from slidescan.engines.ensemble import Ensemble
+    from slidescan.patches.decoding import Bad
+    from slidescan.patches.journal import Journal
+    from slidescan.patches.sources import Source
 
 
 @click.command()
@@ -62,9 +62,9 @@ def command(
     if named is None or (folder and list_path):
         raise click.UsageError("name a FOLDER, or a --list of images, and not both")
 
-    from slidescan.engines.combined import Ensemble
+    from slidescan.engines.ensemble import Ensemble
     from slidescan.errors import SlidescanError, WriteError
-    from slidescan.files import lock, release
+    from slidescan.tools.atomic_files import lock, release
 
     if out.is_dir():
         raise WriteError(f"{out}: is a folder; name the table, e.g. --out {out / 'submission.csv'}")
@@ -83,12 +83,12 @@ def command(
 
 def _wanted(named: Path, is_list: bool, like: Path | None) -> tuple[Source, list[str]]:
     """The patches to score, and the order of the table."""
-    from slidescan.prediction import sources
+    from slidescan.patches import sources
 
     source: Source = sources.listed(named) if is_list else sources.find(named)
     if like is None:
         return source, list(source.ids)
-    from slidescan.tables import read_table
+    from slidescan.tools.csv_tables import read_table
 
     order = [row["id"] or "" for _, row in read_table(like, ("id",))]
     source, extra = sources.select(source, order, like)
@@ -115,10 +115,10 @@ def _score(
     """Score, and write the table once all is there."""
     import time
 
-    from slidescan.engines import AUTO, choose
-    from slidescan.machine import cores
-    from slidescan.prediction.journal import Journal
-    from slidescan.prediction.scoring import BATCH, predict, write_predictions
+    from slidescan.engines.backend import AUTO, choose
+    from slidescan.patches.journal import Journal
+    from slidescan.patches.prediction import BATCH, predict, write_predictions
+    from slidescan.tools.hardware import cores
 
     backend = choose(engine, device or AUTO, precision, threads or cores())
     settings = {
@@ -152,7 +152,7 @@ def _score(
 
 def _continue(journal: Journal, out: Path) -> int:
     """Say what an earlier run left; returns how many of the patches need not be scored again."""
-    from slidescan.prediction.scoring import unfinished
+    from slidescan.patches.prediction import unfinished
 
     if journal.other:
         warn(

@@ -46,11 +46,11 @@ def command(
     Exit code 1 if any differs by more than the tolerance. Takes the engine and the device that
     made the map unless told otherwise, and always its precision and its --tta.
     """
-    from slidescan.engines import TOLERANCE, choose
-    from slidescan.engines.combined import Ensemble, described, same_models, shipped_models
+    from slidescan.engines.backend import TOLERANCE, choose
+    from slidescan.engines.ensemble import Ensemble, described, same_models, shipped_models
     from slidescan.errors import MapError
-    from slidescan.machine import cores
-    from slidescan.verification import compare, draw
+    from slidescan.scanning.verification import compare, draw
+    from slidescan.tools.hardware import cores
 
     heatmap = open_map(map_path)
     settings = heatmap.settings

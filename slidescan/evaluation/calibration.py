@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from slidescan.errors import DataError
 from slidescan.networks.logit_map import LogitMap
-from slidescan.pictures import measures
+from slidescan.statistics import curves
 
 Labels: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -153,7 +153,7 @@ class Quality:
     @classmethod
     def of(cls, logits: Floats, labels: Labels) -> Quality:
         nll = np.logaddexp(0, np.where(labels == 1, -logits, logits)).mean()
-        return cls(float(nll), measures.calibration(labels, expit(logits)).error)
+        return cls(float(nll), curves.calibration(labels, expit(logits)).error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from slidescan.evaluation.bootstrap import RESAMPLES, Counts, Interval, bootstrap
 from slidescan.evaluation.detections import EVERY_NEIGHBOUR, Detections, regions
+from slidescan.statistics.bootstrap import RESAMPLES, Counts, Interval, bootstrap
 
 MERGE_UM = 75.0
 """Lesions closer than this are one: "the equivalent size of 5 tumor cells"."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from slidescan.errors import DataError
-from slidescan.patch_files import IMAGES
+from slidescan.patches.decoding import IMAGES
 
 FOLDERS = (".", "train", "test", "0", "1")
 """As they are, in Kaggle's layout, and a folder for each class."""

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from slidescan.evaluation.bootstrap import FEW, LEVEL, Interval, bootstrap
 from slidescan.evaluation.images import read_images
-from slidescan.evaluation.metrics import BINS, Choices, Counts, Evaluation, Floats, names
 from slidescan.evaluation.report import Metric, Report
 from slidescan.evaluation.scores import Scores
-from slidescan.pictures import diagrams, grids, measures
-from slidescan.record import JSON
+from slidescan.pictures import diagrams, grids
+from slidescan.statistics import curves
+from slidescan.statistics.bootstrap import FEW, LEVEL, Interval, bootstrap
+from slidescan.statistics.metrics import BINS, Choices, Counts, Evaluation, Floats, names
+from slidescan.tools.settings_diff import JSON
 
 ONE_CLASS = "all patches have one label"
 NOTHING = "no patch is labelled or called tumour"
@@ -93,7 +94,7 @@ def _notes(scores: Scores, units: int) -> list[str]:
 
 def _tables(scores: Scores, found: Evaluation) -> dict[str, JSON]:
     """Confusion matrix and calibration bins."""
-    bins = measures.calibration(scores.labels, scores.p, BINS)
+    bins = curves.calibration(scores.labels, scores.p, BINS)
     confusion = found.confusion(np.ones(len(scores), np.int64)).astype(int).tolist()
     rows = zip(
         bins.edges[:-1].tolist(), bins.counts.tolist(), bins.predicted, bins.observed, strict=True

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.pictures.measures import Curve, Floats
+from slidescan.statistics.curves import Curve, Floats
 
 _DROPPED_BITS = 12
 """Of a float32's 23 bits of mantissa."""

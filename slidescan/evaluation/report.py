@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
-from slidescan.files import replacing, writing
-from slidescan.record import JSON, strict
+from slidescan.tools.atomic_files import replacing, writing
+from slidescan.tools.settings_diff import JSON, strict
 
 JSON_NAME, MARKDOWN_NAME = "metrics.json", "metrics.md"
 UNDEFINED = "undefined"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import DataError
-from slidescan.tables import read_table
+from slidescan.tools.csv_tables import read_table
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from slidescan.evaluation.bootstrap import Counts
 from slidescan.evaluation.detections import label, regions
+from slidescan.statistics.bootstrap import Counts
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

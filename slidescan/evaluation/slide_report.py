@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.evaluation import slide_level
-from slidescan.evaluation.bootstrap import FEW, Interval, bootstrap
-from slidescan.evaluation.cases import METHODS, Case
+from slidescan.evaluation.compare_slide import METHODS, Case
 from slidescan.evaluation.froc import RATES, Froc, froc, intervals
 from slidescan.evaluation.pixels import thinned
 from slidescan.evaluation.report import Metric, Report, known
 from slidescan.evaluation.slides import Study
 from slidescan.pictures import froc as pictures
-from slidescan.pictures.measures import Curve, roc
-from slidescan.record import JSON
+from slidescan.statistics.bootstrap import FEW, Interval, bootstrap
+from slidescan.statistics.curves import Curve, roc
+from slidescan.tools.settings_diff import JSON
 
 ONE_CLASS = "needs tumour and normal slides"
 RULES = {

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import DataError, MapError
-from slidescan.evaluation import cases as one
-from slidescan.evaluation.cases import Case, Choices
+from slidescan.evaluation import compare_slide as one
+from slidescan.evaluation.compare_slide import Case, Choices
 from slidescan.evaluation.pixels import Pixels
 from slidescan.evaluation.truth import read_column, stem
-from slidescan.record import JSON, differences
-from slidescan.store import Heatmap
-from slidescan.tables import write_table
+from slidescan.maps.store import Heatmap
+from slidescan.tools.csv_tables import write_table
+from slidescan.tools.settings_diff import JSON, differences
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slidescan.errors import AnnotationError, DataError
-from slidescan.tables import read_table
+from slidescan.tools.csv_tables import read_table
 
 SUFFIXES = (".xml", ".json", ".geojson")
 _LABELS = {"0": 0, "1": 1, "normal": 0, "tumour": 1, "tumor": 1}

@@ -12,10 +12,10 @@ from slidescan.geometry import LABEL_PX, PATCH_PX, Field
 from slidescan.networks.body import Body
 from slidescan.networks.calibration import Calibrate
 from slidescan.networks.cells import Crop
+from slidescan.networks.efficientnet_lite import EfficientNetLite
 from slidescan.networks.heads import global_head, make_head
-from slidescan.networks.lite import Lite
 from slidescan.networks.logit_map import LogitMap
-from slidescan.networks.mobile import Mobile
+from slidescan.networks.nasnet_mobile import NasnetMobile
 from slidescan.networks.plan import LitePlan, MobilePlan, NasnetPlan, PlainPlan, Plan
 from slidescan.networks.valid import Nasnet, Plain
 
@@ -85,9 +85,9 @@ def _body(plan: Plan) -> Body:
         case PlainPlan():
             return Plain(plan)
         case MobilePlan():
-            return Mobile()
+            return NasnetMobile()
         case LitePlan():
-            return Lite(plan)
+            return EfficientNetLite(plan)
     raise TypeError(f"no architecture {plan.arch!r}")
 
 

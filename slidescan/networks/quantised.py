@@ -19,9 +19,9 @@ from torch.nn import functional
 from torch.overrides import wrap_torch_function
 
 from slidescan.errors import ConfigError
-from slidescan.networks.finer import Finer
 from slidescan.networks.network import Network
 from slidescan.networks.plan import NasnetPlan, PlainPlan
+from slidescan.networks.shift_and_stitch import ShiftAndStitch
 
 SIGMAS = 8.0
 """How many deviations above a channel's mean are told apart. Below 6 clipping errs most, above 12
@@ -32,7 +32,7 @@ STEPS = 255
 HALF_STEPS = 127
 """From 0 to the largest weight, and as many below it."""
 
-AnyNetwork = TypeVar("AnyNetwork", bound=Network | Finer)
+AnyNetwork = TypeVar("AnyNetwork", bound=Network | ShiftAndStitch)
 
 
 @wrap_torch_function(lambda x, *_: (x,))
@@ -42,7 +42,7 @@ def convolve(
     """A valid convolution of `x`, rounded to `STEPS` from 0 to `top`, with rounded weights.
 
     In floating point, for reference; an engine answers with its integers, see
-    `engines.conversion`.
+    `engines.openvino.graph`.
     """
     zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
     scales = reach(weight).float() / HALF_STEPS
@@ -82,7 +82,7 @@ def quantised(network: AnyNetwork) -> AnyNetwork:
     """
     made = copy.deepcopy(network)
     made.requires_grad_(False)
-    dense = _dense(made.network if isinstance(made, Finer) else made)
+    dense = _dense(made.network if isinstance(made, ShiftAndStitch) else made)
     convolutions = [(n, part) for n, part in dense.named_modules() if isinstance(part, nn.Conv2d)]
     norms = [(n, part) for n, part in dense.named_modules() if isinstance(part, nn.BatchNorm2d)]
     if len(convolutions) < 2:

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from slidescan.pictures import measures, style
-from slidescan.pictures.measures import Labels, Probabilities
+from slidescan.pictures import style
+from slidescan.statistics import curves
+from slidescan.statistics.curves import Labels, Probabilities
 
 ONE_CLASS = "undefined: the patches are all of one class"
 NORMAL_TUMOUR = ("normal", "tumour")
@@ -40,7 +41,7 @@ def validation_figure(
     drawn, panels = style.figure(2, 2, "; ".join(filter(None, about)))
     _roc(panels[0], labels, p)
     _precision_recall(panels[1], labels, p)
-    _confusion(panels[2], measures.confusion(labels, p))
+    _confusion(panels[2], curves.confusion(labels, p))
     _reliability(panels[3], labels, p)
     return drawn
 
@@ -94,13 +95,13 @@ def _roc(
 ) -> None:
     style.name(panel, "ROC", "false positive rate", "true positive rate")
     _square(panel)
-    curve = measures.roc(labels, p)
+    curve = curves.roc(labels, p)
     panel.plot([0, 1], [0, 1], ":", color=style.GREY)
     if np.isnan(curve.area):
         return style.note(panel, f"AUC {ONE_CLASS}")
     panel.set_title(f"ROC: AUC {curve.area:.4f}{interval}", fontsize=11)
     panel.plot(curve.x, curve.y, color=style.BLUE)
-    (normal, false), (missed, true) = measures.confusion(labels, p, threshold).tolist()
+    (normal, false), (missed, true) = curves.confusion(labels, p, threshold).tolist()
     at_half = false / (false + normal), true / (true + missed)
     panel.plot(*at_half, "o", color=style.ORANGE, label=f"at {threshold:g}")
     panel.legend(fontsize=9, loc="lower right")
@@ -111,7 +112,7 @@ def _precision_recall(
 ) -> None:
     style.name(panel, "Precision-recall", "recall", "precision")
     _square(panel)
-    curve = measures.precision_recall(labels, p)
+    curve = curves.precision_recall(labels, p)
     if np.isnan(curve.area):
         return style.note(panel, "average precision undefined:\nno patch has tumour")
     of = "average precision" if not interval else "AP"
@@ -120,7 +121,7 @@ def _precision_recall(
     share = float(labels.mean())
     label = f"prevalence {share:.3f}"
     panel.axhline(share, linestyle=":", color=style.GREY, label=label)
-    (_, false), (missed, true) = measures.confusion(labels, p, threshold).tolist()
+    (_, false), (missed, true) = curves.confusion(labels, p, threshold).tolist()
     if true + false:
         at_half = true / (true + missed), true / (true + false)
         panel.plot(*at_half, "o", color=style.ORANGE, label=f"at {threshold:g}")
@@ -148,10 +149,10 @@ def _confusion(panel: Axes, counts: NDArray[np.int64]) -> None:
 
 def _reliability(panel: Axes, labels: Labels, p: Probabilities, interval: str = "") -> None:
     beneath = _split(panel)
-    bins = measures.calibration(labels, p)
+    bins = curves.calibration(labels, p)
     title = f"Reliability: ECE {bins.error:.4f}{interval}"
     if not interval:
-        title += f", Brier {measures.brier(labels, p):.4f}"
+        title += f", Brier {curves.brier(labels, p):.4f}"
     if not len(p):
         title = "Reliability: no patches"
     style.name(panel, title, "", "share with tumour")

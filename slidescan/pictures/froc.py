@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from slidescan.pictures import style
-from slidescan.pictures.measures import Curve, Floats
+from slidescan.statistics.curves import Curve, Floats
 
 LEAST, MOST = 1 / 8, 16
 """The axis of false positives a slide: the challenge's six rates and one octave around them."""

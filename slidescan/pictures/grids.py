@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from slidescan.files import replacing
 from slidescan.geometry import LABEL_PX
-from slidescan.pictures.measures import Labels, Probabilities
+from slidescan.statistics.curves import Labels, Probabilities
+from slidescan.tools.atomic_files import replacing
 
 Tile: TypeAlias = tuple[NDArray[np.uint8], str]
 """RGB (H, W, 3) and its caption, of one line or several."""

@@ -1,0 +1,1 @@
+"""How accurate models and recipes are."""

@@ -1,0 +1,217 @@
+"""What distillation, mixup, averaging and longer training bring: rows on one split, by one recipe.
+
+    python -m benchmarks.accuracy.distillation --data DIR --ids configs/pcam-9300.txt \
+        --teacher runs/teacher/last.safetensors --config configs/quick.yaml --seeds 3 --out FOLDER
+
+Each row changes the base in what its name says and in nothing else. The weights that are judged
+are those of the last epoch, so none were chosen by the patches that judge them. A study that was
+killed goes on with the same command: what is finished is not trained again. It needs the extra
+`train`; a padded teacher needs what made it as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from slidescan_train.loop.learner import to_input, tumour
+from slidescan_train.teachers.lineage import doubt
+from slidescan_train.teachers.teacher import Teacher, load_teacher
+
+from benchmarks.support.reports import markdown
+from benchmarks.support.studies import (
+    Judged,
+    Recipe,
+    Scores,
+    against,
+    counted,
+    draw,
+    finish,
+    in_batches,
+    judge,
+    number,
+    one_line,
+    options,
+    spread,
+    where,
+)
+from slidescan.errors import ConfigError
+from slidescan.patches.labelled import Data, Patches
+from slidescan.patches.labelled.splits import ids_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    text: str
+    changes: tuple[str, ...] = ()
+    """Of the settings, as for --set."""
+    teacher: bool = False
+    times: int = 1
+    """As many epochs as the recipe's."""
+    of: str | None = None
+    """Nothing is trained: the networks of this row, averaged over D4 when they predict."""
+
+
+BASE = "base"
+MIXUP = "mixup=0.2"
+ROWS = {
+    BASE: Row("base: labels alone"),
+    "teacher": Row("teacher", teacher=True),
+    "teacher-mixup": Row("teacher and mixup", (MIXUP,), teacher=True),
+    "mixup": Row("mixup", (MIXUP,)),
+    "no-average": Row("no weight averaging", ("ema=0",)),
+    "long": Row("twice the epochs", times=2),
+    "long-teacher": Row("twice the epochs, teacher", teacher=True, times=2),
+    "base-d4": Row("base, D4 averaging", of=BASE),
+    "teacher-d4": Row("teacher, D4 averaging", of="teacher"),
+}
+
+
+def chosen(asked: Sequence[str]) -> list[str]:
+    """The rows asked for, in the table's order, and the base that they are compared with."""
+    return [name for name in ROWS if not asked or name in asked or name == BASE]
+
+
+def train_rows(
+    recipe: Recipe, rows: Sequence[str], ids: Path | None, teacher: str | None, seeds: int
+) -> dict[str, list[tuple[Path, float]]]:
+    """Weights and minutes of each seed, by the rows that are trained for `rows`."""
+    found: dict[str, list[tuple[Path, float]]] = {}
+    epochs = recipe.settings().epochs
+    for seed in range(seeds):  # outermost, so that a study cut short has whole seeds
+        for name in dict.fromkeys(ROWS[name].of or name for name in rows):
+            row = ROWS[name]
+            changes = (*row.changes, f"epochs={row.times * epochs}", f"seed={seed}")
+            trained = recipe.train(f"{name}-{seed}", ids, changes, teacher if row.teacher else None)
+            found.setdefault(name, []).append(trained)
+    return found
+
+
+def opinion(teacher: Teacher, patches: Patches, device: torch.device) -> Scores:
+    """P(tumour), (1, N), of the teacher itself."""
+    return in_batches(
+        lambda pixels: tumour(teacher(to_input(pixels, device))).cpu().numpy(), patches
+    )[None]
+
+
+def table(rows: Mapping[str, Judged], minutes: Mapping[str, float]) -> str:
+    header = ("row", "AUC", "to the base", "NLL", "accuracy", "ECE", "minutes a run")
+    return markdown(
+        header,
+        [
+            (
+                row.text,
+                spread(row),
+                against(row),
+                *(number(row.mean[key].value) for key in ("nll", "accuracy", "ece")),
+                f"{minutes[name]:.1f}" if name in minutes else "",
+            )
+            for name, row in rows.items()
+        ],
+    )
+
+
+def notes(recipe: Recipe, data: Data, seeds: int, teacher: Teacher | None) -> str:
+    lines = [
+        f"{len(data.training)} training and {len(data.validation)} validation patches "
+        f"({int(data.validation.labels.sum())} with tumour); {data.split}.",
+        f"{seeds} seed{'s' * (seeds > 1)} a row, mean (lowest to highest); last epoch. Intervals: "
+        "95 %, the same validation patches resampled for a row and its base, the seeds' metrics "
+        "averaged. They take patches as independent and know nothing of further seeds.",
+    ]
+    if teacher:
+        lines.append(f"Teacher: {teacher.name}, SHA-256 {teacher.record.sha256[:12]}...")
+        if why := doubt("the teacher", teacher.record, ids_sha256(data.validation.ids)):
+            lines.append(f"Warning: {why}.")
+    about = recipe.record()
+    lines.append(f"{about['config']}, {about['machine']}, {about['device']}, {about['date']}.")
+    return "\n\n".join(lines)
+
+
+@click.command()
+@options
+@click.option("--teacher", help="A model, or FILE.pt2 that torch.export saved.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--rows",
+    type=click.Choice(list(ROWS)),
+    multiple=True,
+    help="These and the base. [default: all, or those that need no teacher where none is given]",
+)
+def main(
+    teacher: str | None,
+    ids: Path | None,
+    seeds: int,
+    rows: tuple[str, ...],
+    **common: Any,
+) -> None:
+    """Print a table in Markdown; --out has it as JSON and as a picture too."""
+    recipe = Recipe(**common)
+    with one_line(recipe.out):
+        taken = [name for name in chosen(rows) if teacher or rows or not _taught(name)]
+        if not teacher and any(map(_taught, taken)):
+            raise ConfigError("--rows with a teacher, and none is given; name it with --teacher")
+        known = load_teacher(teacher, where(recipe.device)) if teacher else None
+        data = recipe.load(ids)
+        trained = train_rows(recipe, taken, ids, teacher, seeds)
+        report(recipe, data, taken, trained, known)
+
+
+def _taught(name: str) -> bool:
+    return ROWS[ROWS[name].of or name].teacher
+
+
+def report(
+    recipe: Recipe,
+    data: Data,
+    rows: Sequence[str],
+    trained: Mapping[str, Sequence[tuple[Path, float]]],
+    teacher: Teacher | None,
+) -> None:
+    held_out = data.validation
+    scores = {
+        name: np.stack(
+            [
+                recipe.predict(weights, held_out, d4=ROWS[name].of is not None)
+                for weights, _ in trained[ROWS[name].of or name]
+            ]
+        )
+        for name in rows
+    }
+    judged = {
+        name: judge(ROWS[name].text, held_out.labels, p, None if name == BASE else scores[BASE])
+        for name, p in scores.items()
+    }
+    minutes = {name: float(np.mean([m for _, m in runs])) for name, runs in trained.items()}
+    if teacher:
+        own = opinion(teacher, held_out, where(recipe.device))
+        judged["(teacher)"] = judge("the teacher itself", held_out.labels, own, scores[BASE])
+    seeds = len(trained[BASE])
+    title = f"{len(held_out)} validation patches, {seeds} seed{'s' * (seeds > 1)}"
+    draw(recipe.out / "distillation.png", title, "the base", list(judged.values()))
+    finish(
+        recipe.out,
+        "distillation",
+        f"{table(judged, minutes)}\n\n{notes(recipe, data, seeds, teacher)}",
+        {
+            "rows": {name: asdict(row) for name, row in judged.items()},
+            "minutes_a_run": minutes,
+            "seeds": seeds,
+            "teacher": teacher and {"name": teacher.name, "sha256": teacher.record.sha256},
+            "training": counted(data.training),
+            "validation": counted(held_out),
+            "split": data.split,
+            **recipe.record(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

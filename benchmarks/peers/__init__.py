@@ -1,0 +1,1 @@
+"""slidescan beside other programs that do the same job."""

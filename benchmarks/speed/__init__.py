@@ -1,0 +1,1 @@
+"""How fast slidescan scans, predicts and trains, and how much memory that takes."""

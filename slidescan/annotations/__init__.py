@@ -1,0 +1,1 @@
+"""Regions drawn on slides: ASAP, NCRF and GeoJSON files, polygons, masks."""

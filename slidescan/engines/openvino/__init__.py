@@ -1,0 +1,1 @@
+"""The CPU engine: the network as an OpenVINO graph."""

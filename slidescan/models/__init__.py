@@ -1,0 +1,1 @@
+"""Models on disk: weights (safetensors) and their card (JSON)."""

@@ -1,0 +1,186 @@
+"""A model's card: what its weights say of themselves, as JSON beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from slidescan.errors import ModelError, describe
+from slidescan.networks.logit_map import LogitMap
+from slidescan.networks.plan import AnyPlan, Settings
+from slidescan.tools.atomic_files import replacing
+
+DEFAULT = "default"
+"""The shipped model that commands take unless told otherwise."""
+
+
+class Validation(Settings):
+    """Scores on the held-out patches."""
+
+    patches: int
+    auc: float
+    auc_low: float | None = None
+    """The 95 % bootstrap interval, which takes patches as independent; None where unknown."""
+    auc_high: float | None = None
+    accuracy: float
+    """At 0.5."""
+    nll: float
+    ece: float | None = None
+    """Expected calibration error, 15 bins."""
+
+
+class Calibration(LogitMap):
+    """What the network's logits go through, and what that was worth where it was fitted."""
+
+    fitted_on: str
+    patches: int
+    nll_before: float
+    nll_after: float
+    ece_before: float
+    ece_after: float
+    """Of the patches it was fitted on, so optimistic."""
+    ece_cross_fitted: float | None
+    """Of the same patches, each calibrated by a fit to others; None where they allow none."""
+
+
+class Speed(Settings):
+    """How fast the network alone is, without reading, on one machine."""
+
+    mpx_per_s: dict[str, Annotated[float, Field(gt=0)]]
+    """Megapixels of the scan plane a second, by engine and precision, as "openvino bf16"."""
+    machine: str
+    date: str
+    command: str
+
+
+class Published(Settings):
+    """Public weights that a training started from: of other pictures, so of none held out."""
+
+    published: str
+    """The package and its version, or the file's name."""
+    sha256: str
+
+
+class Ancestor(Settings):
+    """A model that another was made from, and what that one was made from in turn.
+
+    What is not known, of an exported program for one, is None.
+    """
+
+    name: str
+    sha256: str
+    """Of its weights and its calibration; of an exported program, of the file."""
+    data: str | None = None
+    split: str | None = None
+    held_out_sha256: str | None = None
+    """Of the ids, see `Card`."""
+    trained_on_sha256: str | None = None
+    teacher: Ancestor | str | None = None
+    start: Ancestor | Published | None = None
+    reproduce: str | None = None
+
+
+class Card(Settings):
+    """What a user has to know of the weights, and what loading them checks.
+
+    Fields that cards of earlier versions lack are None there.
+    """
+
+    name: str
+    purpose: str | None = None
+    """One word on what it is for."""
+    plan: AnyPlan
+    """Architecture and normalisation."""
+    field_px: int
+    stride_px: int
+    mpp: Annotated[float, Field(gt=0)]
+    """Micrometres per pixel of the patches it was trained on."""
+    parameters: int | None = None
+    """How many are learned."""
+    weights_sha256: str
+    data: str
+    split: str
+    held_out_sha256: str | None = None
+    """Of the ids of the validation patches, `ids_sha256`."""
+    trained_on_sha256: str | None = None
+    """Of those of the training patches."""
+    validation: Validation
+    teacher: Ancestor | str | None = None
+    """The network it was distilled from; of earlier versions, its name and SHA-256 in words."""
+    start: Ancestor | Published | None = None
+    """The weights that its training began with, unless random."""
+    calibration: Calibration | None = None
+    """Part of the network that `load` builds; the weights and `validation` know nothing of it."""
+    speed: Speed | None = None
+    reproduce: str
+    """The command that made the weights."""
+    versions: dict[str, str]
+
+
+def shipped(name: str) -> Path:
+    """The weights of a model in the package."""
+    return Path(str(files("slidescan.models") / "weights" / f"{name}.safetensors"))
+
+
+def shipped_names() -> list[str]:
+    """The models in the package, the default first."""
+    names = {path.stem for path in shipped(DEFAULT).parent.glob("*.json")}
+    return sorted(names, key=lambda name: (name != DEFAULT, name))
+
+
+def locate(source: str) -> tuple[Path, Path]:
+    """Weights and card of a shipped model's name, or of either file of another."""
+    path = Path(source) if source.endswith((".safetensors", ".json")) else shipped(source)
+    return path.with_suffix(".safetensors"), path.with_suffix(".json")
+
+
+def read_card(source: str) -> Card:
+    """The card of a shipped model by its name, or of `FILE.safetensors` or `FILE.json`.
+
+    Raises `ModelError` where it is missing or damaged.
+    """
+    _, path = locate(source)
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{source}: no model card {path}; name a shipped model ({', '.join(shipped_names())}) "
+            "or a .safetensors file with its .json beside it"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ModelError(f"{path}: not a valid model card: {describe(error)}") from error
+
+
+def read_weights(source: str, card: Card) -> bytes:
+    """The file that `card` vouches for. Raises `ModelError` where it is missing or another."""
+    weights, _ = locate(source)
+    try:
+        content = weights.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{weights}: no such file, but its card is there") from error
+    except OSError as error:
+        raise ModelError(f"{weights}: cannot be read: {error.strerror}") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != card.weights_sha256:
+        raise ModelError(
+            f"{weights}: SHA-256 {sha256[:12]}... is not its card's {card.weights_sha256[:12]}...; "
+            "the file is damaged or belongs to another card, copy both again"
+        )
+    return content
+
+
+def write_card(path: Path, card: Card) -> None:
+    """Replace the card at `path` (.json). Raises `WriteError`."""
+    with replacing(path) as beside:
+        beside.write_bytes(encoded(card))
+
+
+def encoded(card: Card) -> bytes:
+    """The card as its file holds it."""
+    return card.model_dump_json(indent=2).encode() + b"\n"

@@ -1,0 +1,36 @@
+"""EfficientNet-Lite of the package `efficientnet-lite-pytorch`, as a body."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from slidescan.errors import ConfigError
+from slidescan.networks.body import Body
+from slidescan.networks.plan import LitePlan
+
+
+class EfficientNetLite(Body):
+    """Up to the last convolution, its BN and ReLU6; zero padded as published."""
+
+    field = None
+
+    def __init__(self, plan: LitePlan) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise ConfigError(
+                "arch efficientnet-lite needs a package; pip install 'slidescan[teacher]'"
+            ) from error
+        # Dropout and dropped blocks are left out: what a step draws depends on its patches alone.
+        network = EfficientNet.from_name(f"efficientnet-lite{plan.size}", drop_connect_rate=0.0)
+        network._dropout = network._fc = nn.Identity()
+        self.network = network
+        self.channels = network._conv_head.out_channels
+        self.enlarge: nn.Module = nn.Identity()
+        if plan.enlarge > 1:
+            self.enlarge = nn.Upsample(scale_factor=plan.enlarge, mode="bilinear")
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.network.extract_features(self.enlarge(x))
+        return features

@@ -1,0 +1,137 @@
+"""A valid network at a finer stride than its own: what precedes its last strides is shared.
+
+Behind a stride of 2 lies every other cell; the cells between are what the same layers give for an
+input shifted by one. So a strided layer is given all four shifts at once, as images of a batch,
+and their outputs are interleaved at the end ("shift and stitch", Long et al. 2015, section 3.2,
+begun as late as it can be). All is exact, and the early layers, which cost most, run once.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import product
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from slidescan.errors import ConfigError
+from slidescan.geometry import Field
+from slidescan.networks.body import Body
+from slidescan.networks.cells import Cell
+from slidescan.networks.heads import CLASSES
+from slidescan.networks.network import Network
+from slidescan.networks.valid import Nasnet, Plain
+
+SMALLEST = 2
+"""Pixels: the patches of neighbouring cells are centred on their cells, so strides are even."""
+
+
+class Fan(nn.Module):
+    """The four shifts by `cells` down and right, as a batch: (N, C, H, W) to
+    (4 N, C, H - cells, W - cells)."""
+
+    def __init__(self, cells: int = 1) -> None:
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = self.cells
+        parts = (slice(None, -n), slice(n, None))
+        return torch.cat([x[:, :, rows, columns] for rows, columns in product(parts, parts)])
+
+
+class ShiftAndStitch(nn.Module):
+    """The network at `stride` pixels, which divides its own by 2, 4, ...
+
+    `forward` takes what the network takes and gives its logits (N, 2, h, w) at every stride, h
+    rounded down to a multiple of `multiple`. Raises `ConfigError` for a stride that it cannot have.
+    """
+
+    def __init__(self, network: Network, stride: int) -> None:
+        super().__init__()
+        native = network.field.stride
+        self.multiple, rest = divmod(native, stride)
+        self.fans = self.multiple.bit_length() - 1
+        if rest or stride < SMALLEST or self.multiple != 1 << self.fans:
+            raise ConfigError(
+                f"stride {stride}: dense scanning has the network's own, {native} px, and its "
+                f"halves down to {SMALLEST} px"
+            )
+        self.field = Field(0, network.field.size, stride)
+        self.plan = network.plan
+        self.network = copy.deepcopy(network)
+        self.network.body = _fan_out(self.network.body, self.fans)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        for _ in range(self.fans):
+            logits = _interleave(logits)
+        return logits
+
+
+def _interleave(x: Tensor) -> Tensor:
+    """Undo the last fan: (4 N, C, h, w) to (N, C, 2 h, 2 w)."""
+    shifts = x.chunk(4)
+    # Not a reshape, which an export would hold to the sizes of its example.
+    channels = [shift[:, c : c + 1] for c in range(CLASSES) for shift in shifts]
+    return nn.functional.pixel_shuffle(torch.cat(channels, dim=1), 2)
+
+
+def _fan_out(body: Body, fans: int) -> Body:
+    match body:
+        case Plain():
+            body.layers = _fanned(body.layers, fans)
+            return body
+        case Nasnet():
+            return _Fanned(body, fans)
+    raise ConfigError("a network that pads with zeros cannot scan densely; use --mode patch")
+
+
+def _strided(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d | nn.MaxPool2d) and layer.stride in (2, (2, 2))
+
+
+def _fanned(layers: nn.Sequential, fans: int) -> nn.Sequential:
+    """`layers` with a fan before each of the last `fans` that have a stride."""
+    places = [i for i, layer in enumerate(layers) if _strided(layer)]
+    chosen = places[len(places) - fans :]
+    made = (nn.Sequential(Fan(), part) if i in chosen else part for i, part in enumerate(layers))
+    return nn.Sequential(*made)
+
+
+class _FannedCell(nn.Module):
+    """A cell with a stride, given all shifts of its inputs."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.current, self.previous, self.cell = Fan(), Fan(cell.ratio), cell
+
+    def forward(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs, and the shifts of CURRENT, which the next cell reads as its PREVIOUS."""
+        current = self.current(current)
+        return self.cell(current, self.previous(previous)), current
+
+
+class _Fanned(Body):
+    """NASNet's body with fans before its last reductions, and in the stem where more are wanted."""
+
+    def __init__(self, body: Nasnet, fans: int) -> None:
+        super().__init__()
+        cells = [cast("Cell", cell) for cell in body.cells]
+        reductions = [i for i, cell in enumerate(cells) if cell.stride > 1]
+        chosen = reductions[max(0, len(reductions) - fans) :]
+        self.stem = _fanned(body.stem, fans - len(chosen))
+        self.cells = nn.ModuleList(
+            _FannedCell(cell) if i in chosen else cell for i, cell in enumerate(cells)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = previous = self.stem(x)
+        for cell in self.cells:
+            if isinstance(cell, _FannedCell):
+                current, previous = cell(current, previous)
+            else:
+                current, previous = cell(current, previous), current
+        features: Tensor = current
+        return features

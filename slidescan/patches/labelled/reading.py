@@ -1,0 +1,188 @@
+"""Patches decoded from their files into the cache's array, in processes that import little."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.errors import DataError
+from slidescan.geometry import PATCH_PX
+from slidescan.patches.decoding import SHAPE, Bad, decode, told
+from slidescan.tools.hardware import cores
+from slidescan.tools.worker_processes import obey_parent, out_of_earshot
+
+PATCH_BYTES = PATCH_PX * PATCH_PX * 3
+BLANK = np.zeros(SHAPE, np.uint8)
+FEW = 3000
+"""Patches that are read sooner than processes start."""
+HASH = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was found while a patch was copied."""
+
+    digest: str
+    """SHA-256 of the 96 x 96 x 3 bytes that stand in the array, zeros where `bad`."""
+    misnamed: bool = False
+    """Its file's name looks like a SHA-1, and is not that of the pixels."""
+    bad: Bad | None = None
+
+
+class Piece(Protocol):
+    """Some patches that are read together."""
+
+    def __len__(self) -> int: ...
+
+    def patches(self) -> Iterator[tuple[str, NDArray[np.uint8] | Bad]]:
+        """Each one's name and its (96, 96, 3) RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """One file a patch."""
+
+    root: Path
+    names: Sequence[str]
+    """Below `root`."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def patches(self) -> Iterator[tuple[str, NDArray[np.uint8] | Bad]]:
+        """Decoded by Pillow."""
+        for name in self.names:
+            yield name, read_image(f"{self.root}/{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of the dataset x of an HDF5 file, close together and rising."""
+
+    path: Path
+    rows: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def patches(self) -> Iterator[tuple[str, NDArray[np.uint8] | Bad]]:
+        """All that lies between is read too: it is in the same compressed chunks."""
+        import h5py
+
+        first, last = int(self.rows[0]), int(self.rows[-1])
+        with h5py.File(self.path) as file:
+            try:
+                block = file["x"][first : last + 1]
+            except OSError:
+                yield from (("", _row(file["x"], int(row))) for row in self.rows)
+                return
+        yield from (("", block[row - first]) for row in self.rows)
+
+
+def _row(x: Any, row: int) -> NDArray[np.uint8] | Bad:
+    try:
+        return np.asarray(x[row])
+    except OSError as error:
+        return Bad(told(error))
+
+
+def read_image(path: str) -> NDArray[np.uint8] | Bad:
+    """(96, 96, 3) RGB, or why not."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        return Bad(f"cannot be read: {told(error)}")
+    plain = _plain(content, _stem(path))
+    return decode(content) if plain is None else plain
+
+
+def _plain(content: bytes, stem: str) -> NDArray[np.uint8] | None:
+    """The pixels of a file that is named by their SHA-1 and keeps them uncompressed.
+
+    Six times as fast as a decoder, and proven by the name. Pillow writes them at a TIFF's end,
+    libtiff behind its header of 8 bytes.
+    """
+    for start in (len(content) - PATCH_BYTES, 8):
+        pixels = memoryview(content)[start : start + PATCH_BYTES]
+        if start > 0 and len(pixels) == PATCH_BYTES and _sha1(pixels) == stem:
+            return np.frombuffer(pixels, np.uint8).reshape(SHAPE)
+    return None
+
+
+def copy(piece: Piece, target: Path, offset: int) -> list[Entry]:
+    """Copy `piece` into the file `target` from byte `offset` on.
+
+    It is written, not mapped: a full disk is then an OSError, and not the death of the process.
+    """
+    entries = []
+    with warnings.catch_warnings(), target.open("r+b") as file:
+        # Pillow warns of tags that nobody needs, or of what it then refuses.
+        warnings.filterwarnings("ignore", module="PIL")
+        file.seek(offset)
+        for name, patch in piece.patches():
+            bad = patch if isinstance(patch, Bad) else None
+            pixels = BLANK if isinstance(patch, Bad) else patch
+            file.write(pixels.data)
+            entries.append(Entry(digest(pixels), bad is None and _misnamed(name, pixels), bad))
+    return entries
+
+
+def digest(patch: NDArray[np.uint8]) -> str:
+    """SHA-256 of the bytes, in hex."""
+    return hashlib.sha256(patch.data).hexdigest()
+
+
+def _sha1(pixels: memoryview) -> str:
+    return hashlib.sha1(pixels, usedforsecurity=False).hexdigest()
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].partition(".")[0]
+
+
+def _misnamed(name: str, patch: NDArray[np.uint8]) -> bool:
+    stem = _stem(name)
+    return HASH.fullmatch(stem) is not None and _sha1(patch.data) != stem
+
+
+def copy_all(
+    pieces: Sequence[Piece], target: Path, offset: int, progress: Callable[..., Any] | None
+) -> list[Entry]:
+    """Copy all pieces one behind the other, on all processors; `progress` has tqdm's signature."""
+    lengths = [len(piece) for piece in pieces]
+    starts = (offset + PATCH_BYTES * np.cumsum([0, *lengths[:-1]])).tolist()
+    total = sum(lengths)
+    jobs = (pieces, [target] * len(pieces), starts)
+    show = progress or (lambda entries, **_: entries)
+    about = {"total": total, "desc": "reading patches", "unit": "patch"}
+    if total < FEW:
+        return list(show(chain.from_iterable(map(copy, *jobs)), **about))
+    # Decoding holds the interpreter's lock, so threads are slower than one alone. Not forked:
+    # torch's and OpenMP's threads may hold locks that would never be released.
+    pool = ProcessPoolExecutor(
+        cores(), multiprocessing.get_context("spawn"), initializer=obey_parent
+    )
+    try:
+        with out_of_earshot():
+            copied = pool.map(copy, *jobs)
+        return list(show(chain.from_iterable(copied), **about))
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that reads patches ended early: killed, short of memory, or called from a "
+            "script without `if __name__ == '__main__':`"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,252 @@
+"""Unlabelled patches and where they are: image files, or an HDF5 file of PatchCamelyon."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from slidescan.errors import ConfigError, DataError
+from slidescan.geometry import PATCH_PX
+from slidescan.patches.decoding import IMAGES, SHAPE, Bad, Patch, read_patch, told
+
+PREFIX, SUFFIX = "camelyonpatch_level_2_split_", "_x.h5"
+CACHE_BYTES = 2**29
+"""Most memory for compressed chunks of an HDF5 file, which a batch may share with the next."""
+
+
+class Source(Protocol):
+    """Patches, each with an id of its own."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def name(self, row: int) -> str:
+        """Where a patch is, for the user."""
+
+    def take(self, rows: Sequence[int]) -> Source:
+        """Some of them, in rising order."""
+
+    def digest(self) -> str:
+        """SHA-256 over the ids and the sizes and times of the files."""
+
+    def opened(self) -> AbstractContextManager[Reader]:
+        """Ready to be read."""
+
+
+class Reader(Protocol):
+    """The pixels of a source."""
+
+    def __call__(self, rows: range) -> list[Patch | Bad]:
+        """RGB (96, 96, 3) of each, or why there is none. Safe from several threads."""
+
+
+# --- image files ------------------------------------------------------------------------------
+
+
+class Files:
+    """One file a patch; its id is the name without the ending."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        """Raises `DataError` where two files have the same id."""
+        self.paths = tuple(paths)
+        self.ids = tuple(os.path.splitext(os.path.basename(path))[0] for path in self.paths)
+        first: dict[str, str] = {}
+        for patch_id, path in zip(self.ids, self.paths, strict=True):
+            other = first.setdefault(patch_id, path)
+            if other is not path:
+                raise DataError(
+                    f"{path}: has the id {patch_id}, and {other} as well; keep one of the two or "
+                    "list the wanted ones with --list"
+                )
+
+    def name(self, row: int) -> str:
+        return self.paths[row]
+
+    def take(self, rows: Sequence[int]) -> Files:
+        return Files(self.paths[row] for row in rows)
+
+    def digest(self) -> str:
+        return _digest(f"{i}\0{_stamp(path)}" for i, path in zip(self.ids, self.paths, strict=True))
+
+    def opened(self) -> AbstractContextManager[Reader]:
+        return nullcontext(lambda rows: [read_patch(self.paths[row]) for row in rows])
+
+
+def _stamp(path: str | Path) -> str:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return "absent"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+# --- HDF5 -------------------------------------------------------------------------------------
+
+
+class HDF5:
+    """The dataset x, uint8 (N, 96, 96, 3), of a file as PatchCamelyon has them (Veeling 2018).
+
+    An id is the split's name and the row: `test-0000042` of camelyonpatch_level_2_split_test_x.h5.
+    """
+
+    def __init__(self, path: Path, rows: Sequence[int] | None = None) -> None:
+        """Raises `DataError` where the file is not as described."""
+        self.path = path
+        with _open(path) as file:
+            x = file.get("x")
+            if x is None:
+                raise DataError(f"{path}: has no dataset x; it has {', '.join(file) or 'nothing'}")
+            shape: tuple[int, ...] = getattr(x, "shape", ())
+            kind = getattr(x, "dtype", "nothing")
+            if shape[1:] != SHAPE or kind != np.uint8:
+                raise DataError(f"{path}: x is {kind} {shape}, wanted is uint8 (N, 96, 96, 3)")
+            if not shape[0]:
+                raise DataError(f"{path}: holds no patch; name another file")
+            # A batch that ends within a chunk leaves it to the next.
+            chunk = x.chunks[0] if x.chunks else 1
+        self._cache = min(CACHE_BYTES, 2 * chunk * PATCH_PX * PATCH_PX * 3)
+        self.rows = range(shape[0]) if rows is None else rows
+        name = path.name.removeprefix(PREFIX).removesuffix(SUFFIX)
+        self.ids = tuple(f"{name}-{row:07d}" for row in self.rows)
+
+    def name(self, row: int) -> str:
+        return f"{self.path}, row {self.rows[row]}"
+
+    def take(self, rows: Sequence[int]) -> HDF5:
+        return HDF5(self.path, [self.rows[row] for row in rows])
+
+    def digest(self) -> str:
+        return _digest((*self.ids, _stamp(self.path)))
+
+    def opened(self) -> AbstractContextManager[Reader]:
+        return _HDF5Reader(self.path, self.rows, self._cache)
+
+
+class _HDF5Reader:
+    def __init__(self, path: Path, rows: Sequence[int], cache: int) -> None:
+        # So many slots that chunks seldom push each other out of them.
+        self._file = _open(path, rdcc_nbytes=cache, rdcc_nslots=100_003)
+        self._rows = rows
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __call__(self, rows: range) -> list[Patch | Bad]:
+        where = [self._rows[row] for row in rows]
+        x = self._file["x"]
+        try:
+            # All at once where they follow each other: h5py takes single rows slowly.
+            if where[-1] - where[0] == len(where) - 1:
+                return list(x[where[0] : where[-1] + 1])
+            return [x[row] for row in where]
+        except OSError:
+            return [_row(x, row) for row in where]
+
+
+def _row(x: Any, row: int) -> Patch | Bad:
+    try:
+        return np.asarray(x[row])
+    except OSError as error:
+        return Bad(f"cannot be read: {told(error)}")
+
+
+def _open(path: Path, **options: int) -> Any:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{path}: HDF5 needs h5py, which is not installed; pip install h5py"
+        ) from error
+    try:
+        return h5py.File(path, "r", **options)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {told(error)}") from error
+
+
+# --- what the user names ----------------------------------------------------------------------
+
+
+def find(path: Path) -> Source:
+    """A folder of images, one with PatchCamelyon's HDF5 test file, or an HDF5 file.
+
+    Images are in the order of their names. Raises `DataError` where there is nothing to score.
+    """
+    if path.is_file():
+        if path.suffix.lower() not in (".h5", ".hdf5"):
+            raise DataError(
+                f"{path}: neither a folder nor an HDF5 file; score single images with --list"
+            )
+        return HDF5(path)
+    try:
+        names = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith("."))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file or folder; correct the path") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    images = [f"{path}/{name}" for name in names if name.lower().endswith(IMAGES)]
+    tables = [name for name in names if name.endswith(SUFFIX)]
+    if images and not tables:
+        return Files(images)
+    test = f"{PREFIX}test{SUFFIX}"
+    if test in tables and not images:
+        return HDF5(path / test)
+    raise DataError(f"{path}: {_why_not(images, tables, names)}")
+
+
+def _why_not(images: Sequence[str], tables: Sequence[str], names: Sequence[str]) -> str:
+    if images:
+        return f"holds {len(images)} images and {tables[0]}; move one away, or name the file"
+    if tables:
+        return f"holds several HDF5 files and none of the test; name one, e.g. {tables[0]}"
+    there = f"it holds {', '.join(names[:3])}" if names else "it is empty"
+    return f"no images ({', '.join(IMAGES)}) in this folder, {there}; name the one that has them"
+
+
+def listed(path: Path) -> Files:
+    """The images that a text file names, a path a line; blank lines and # lines say nothing."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file of paths"
+        raise DataError(f"{path}: cannot be read: {reason}") from error
+    paths = [line for line in lines if line and not line.startswith("#")]
+    if not paths:
+        raise DataError(f"{path}: names no image; write the path of one on each line")
+    return Files(paths)
+
+
+def select(source: Source, wanted: Sequence[str], where: Path) -> tuple[Source, list[str]]:
+    """Those of `source` that the table `where` wants, and the ids that it does not.
+
+    Raises `DataError` where an id is wanted twice or has no patch.
+    """
+    chosen = set(wanted)
+    if len(chosen) < len(wanted):
+        double = next(one for one, after in pairwise(sorted(wanted)) if one == after)
+        raise DataError(f"{where}: the id {double} stands there twice; a table has each id once")
+    missing = chosen.difference(source.ids)
+    if missing:
+        examples = ", ".join(sorted(missing)[:3])
+        raise DataError(
+            f"{where}: {len(missing)} of its {len(wanted)} ids have no patch, e.g. {examples}; "
+            "add the files, or correct --like"
+        )
+    if not chosen:
+        raise DataError(f"{where}: names no patch; write an id on each line below the header")
+    rows = [row for row, patch_id in enumerate(source.ids) if patch_id in chosen]
+    extra = [patch_id for patch_id in source.ids if patch_id not in chosen]
+    return source.take(rows), extra

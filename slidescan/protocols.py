@@ -1,0 +1,76 @@
+"""What the parts of a scan ask of each other: a reader, an engine, a sink.
+
+The scan imports neither a slide format, nor a framework, nor a store; each part fulfils one of
+these protocols, and the caller joins them.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.geometry import Box
+
+
+class Reader(Protocol):
+    """A scan plane."""
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """RGB of any box of the plane, (H, W, 3), white outside. Safe from several threads."""
+
+
+class Engine(Protocol):
+    """A network ready to run."""
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """P(tumour) of RGB (N, H, W, 3): (N, h, w), one per stride. One call at a time."""
+
+
+@runtime_checkable
+class Selective(Engine, Protocol):
+    """An engine whose cells all cost the same, so that it can skip cells that are not wanted."""
+
+    def select(self, pixels: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """The values of a call where `wanted` (N, h, w) is true; elsewhere any values."""
+
+
+@runtime_checkable
+class Parallel(Engine, Protocol):
+    """An engine that accepts several calls at once, each from its own thread."""
+
+    at_once: int
+
+
+def calls_at_once(engine: Engine) -> int:
+    """How many calls an engine accepts at once."""
+    return engine.at_once if isinstance(engine, Parallel) else 1
+
+
+class Sink(Protocol):
+    """Where finished blocks are stored."""
+
+    def write(self, block: Box, values: NDArray[np.float32]) -> None:
+        """Store the cells of `block`, NaN where not scanned. Called from one thread, in order."""
+
+
+class Bar(Protocol):
+    """A progress bar."""
+
+    def update(self, done: float) -> object:
+        """Advance by `done`."""
+
+
+class Report(Protocol):
+    """Where a scan reports progress, notes and warnings."""
+
+    def bar(self, what: str, total: float, unit: str) -> AbstractContextManager[Bar]:
+        """Progress of something that takes longer than a second."""
+
+    def say(self, line: str) -> None:
+        """A note."""
+
+    def warn(self, line: str) -> None:
+        """Something that looks wrong and does not stop the scan."""

@@ -1,0 +1,136 @@
+"""What this machine has, what slidescan makes of it, and whether that is fast and right."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import cuda
+
+from slidescan.engines.backend import TOLERANCE, Backend
+from slidescan.engines.ensemble import Ensemble
+from slidescan.engines.openvino.engine import processor
+from slidescan.geometry import PATCH_PX, Box, Grid
+from slidescan.protocols import Engine
+from slidescan.scanning.pipeline import TILE_PX, score_patches
+from slidescan.slides.slide import FORMATS, LIBRARY
+from slidescan.tools.hardware import cores
+
+Fact = tuple[str, str]
+
+PACKAGES = ("slidescan", "torch", "openvino", "openslide-python", "zarr", "numpy")
+ARITHMETIC = ("FP32", "BF16", "FP16", "INT8")
+SECONDS = 3.0
+"""How long tiles are scored for a speed."""
+CELLS = 64
+"""How many cells are scored again as patches."""
+
+
+def facts() -> Iterator[Fact]:
+    """The machine and the libraries."""
+    yield "system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    name, kinds = processor()
+    used = f"{cores()} of {os.cpu_count()} cores for this process"
+    yield "processor", f"{name} ({', '.join(k for k in ARITHMETIC if k in kinds)}), {used}"
+    yield "memory", _memory()
+    yield "GPU", "; ".join(_gpus()) or "none that torch sees"
+    yield "packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    yield "OpenSlide", f"{LIBRARY}: {', '.join(FORMATS)}"
+
+
+def _memory() -> str:
+    try:
+        page, pages, free = (
+            os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
+        )
+    except (AttributeError, ValueError, OSError):  # no POSIX
+        return "unknown"
+    return f"{page * pages / 2**30:.0f} GiB, {page * free / 2**30:.0f} GiB free"
+
+
+def _gpus() -> Iterator[str]:
+    for i in range(cuda.device_count()):
+        found = cuda.get_device_properties(i)
+        yield f"cuda:{i} {found.name}, {found.total_memory / 2**30:.0f} GiB"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What a self-test found."""
+
+    mpx_per_s: float
+    """Scan-plane megapixels a second of the network alone."""
+    from_patches: float
+    """Largest difference of a map's cell from its patch, both in this arithmetic."""
+    from_fp32: float
+    """Largest difference of a map's cell from that of the reference, torch in fp32 on the CPU."""
+    tolerance: float
+
+    @property
+    def sound(self) -> bool:
+        """NaN is not."""
+        return self.from_patches <= self.tolerance and self.from_fp32 <= self.tolerance
+
+
+class Noise:
+    """A scan plane of smooth noise in H&E's colours; fulfils scan.Reader."""
+
+    def __init__(self, side: int) -> None:
+        rng = np.random.default_rng(0)
+        coarse = rng.integers(90, 250, (-(-side // 16), -(-side // 16), 3))
+        fine = rng.integers(-40, 40, (side, side, 3))
+        smooth = coarse.repeat(16, axis=0).repeat(16, axis=1)[:side, :side]
+        pixels = np.clip(smooth + fine, 0, 255).astype(np.uint8)
+        rim = (PATCH_PX, PATCH_PX)
+        self._around = np.pad(pixels, (rim, rim, (0, 0)), constant_values=255)
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """RGB of a box, white outside; no more than a patch beyond the noise."""
+        return self._around[box.shift(PATCH_PX, PATCH_PX).slices]
+
+
+def examine(
+    ensemble: Ensemble, backend: Backend, on_step: Callable[[], object] = lambda: None
+) -> Tested:
+    """Score one tile over and over for its speed, and some of its cells as patches."""
+    assert ensemble.stride_px
+    plane, grid = Noise(TILE_PX), Grid((TILE_PX, TILE_PX), ensemble.stride_px, ensemble.field_px)
+    engine = ensemble.engine(backend)
+    tile = plane.read(grid.pixels(grid.cells))[None]
+    scores = engine(tile)[0]
+    on_step()
+    speed = _speed(engine, tile)
+    on_step()
+    drawn = np.random.default_rng(1).integers(0, grid.shape, (CELLS, 2))
+    cells = [Box(r, c, r + 1, c + 1) for r, c in drawn.tolist()]
+    here = np.array([scores[cell.slices][0, 0] for cell in cells])
+    reference = ensemble.engine(Backend("torch", "cpu", "fp32", backend.threads))
+
+    def apart(other: Engine) -> float:
+        alone = np.fromiter(score_patches(cells, grid, plane, other), float)
+        return float(np.abs(here - alone).max())
+
+    found = Tested(speed, apart(engine), apart(reference), TOLERANCE[backend.precision])
+    on_step()
+    return found
+
+
+def _speed(engine: Engine, tile: NDArray[np.uint8]) -> float:
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < SECONDS:
+        engine(tile)
+        count += 1
+    return count * TILE_PX**2 / 1e6 / (time.perf_counter() - started)

@@ -1,0 +1,241 @@
+"""A slide becomes a map: joins model, slide, tissue, engine and store."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.engines import backend, build, engine_pool, ensemble, patchwise, scan_modes
+from slidescan.errors import SlideError
+from slidescan.geometry import Box, Grid
+from slidescan.maps.store import Heatmap, check_target
+from slidescan.models import model
+from slidescan.protocols import Engine, Report
+from slidescan.scanning import pipeline
+from slidescan.slides import tissue
+from slidescan.slides.overview import read_whole
+from slidescan.slides.slide import Plane, Slide
+from slidescan.tools.hardware import cores, share_freed_memory
+from slidescan.tools.settings_diff import JSON
+
+WITH_VALUES = (
+    "slidescan", "torch", "openvino", "numpy", "zarr", "openslide-python", "openslide-bin"
+)  # fmt: skip
+"""Packages whose versions a map records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to scan; whatever of it determines values is recorded in the map."""
+
+    models: tuple[str, ...] = (model.DEFAULT,)
+    """several are averaged"""
+    tta: ensemble.Tta | None = None
+    mode: scan_modes.Mode = "dense"
+    stride: int | None = None
+    """scan-plane px between cells; the models' own where None"""
+    mpp: float | None = None
+    """um/px of the slide's level 0, where it records none or a wrong one"""
+    engine: backend.Name | None = None
+    device: str = backend.AUTO
+    precision: backend.Wanted = "fp32"
+    threads: int | None = None
+    tissue_mask: bool = True
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a slide."""
+
+    rows: int
+    columns: int
+    scanned: int
+    """cells with a value"""
+    megapixels: float
+    """scan-plane pixels scanned in this run"""
+    seconds: float
+    complete_before: bool = False
+    """nothing was left to do"""
+
+
+class Session:
+    """Scans slides with one model or ensemble and one engine, built when first needed."""
+
+    def __init__(self, options: Options, report: Report) -> None:
+        share_freed_memory()
+        self.options = options
+        self.report = report
+        self.backend = backend.choose(
+            options.engine, options.device, options.precision, options.threads or cores()
+        )
+        self.ensemble = ensemble.Ensemble.load(options.models, options.tta)
+        self.stride_px = scan_modes.choose_stride(self.ensemble, options.mode, options.stride)
+        for member in self.ensemble.models:  # now, not beside a map that says int8 and stays empty
+            build.check(member.network, self.backend)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Compiling takes seconds, and many slides share it."""
+        how = self.ensemble, self.options.mode, self.stride_px
+        lanes = 1 if scan_modes.is_finer(*how) else engine_pool.CPU_LANES
+        return engine_pool.make_engine(partial(scan_modes.make, *how), self.backend, lanes)
+
+    @property
+    def _by_patch(self) -> bool:
+        return self.options.mode == "patch"
+
+    def run(self, slide_path: Path, out: Path) -> Summary:
+        """Scan a slide into the map `out`, or go on where an earlier run stopped.
+
+        Raises `SlidescanError`; what was finished before stays.
+        """
+        started, ensemble, options = time.perf_counter(), self.ensemble, self.options
+        check_target(out)  # now, not after minutes of reading
+        with Slide.open(slide_path, options.mpp) as slide:
+            for warning in slide.warnings:
+                self.report.warn(f"{slide_path}: {warning}")
+            plane = slide.plane(ensemble.mpp)
+            grid = Grid(plane.shape_px, self.stride_px, ensemble.field_px)
+            mask = self.select(plane, grid)
+            if not mask.any():
+                self.report.warn(
+                    f"{slide_path}: no tissue found, the map is empty; "
+                    "--no-tissue-mask scans all the same"
+                )
+            with Heatmap.resume_or_create(
+                out,
+                grid=grid,
+                mpp=ensemble.mpp,
+                mask=mask,
+                settings=self.settings(slide),
+                provenance=_provenance(plane),
+                overwrite=options.overwrite,
+            ) as heatmap:
+                del mask  # the map has it, and it is a large one
+                scanned = int(heatmap.mask.sum())
+                if heatmap.complete:
+                    self.report.say(f"{out}: complete already, nothing to do")
+                    return Summary(*grid.shape, scanned, 0.0, 0.0, complete_before=True)
+                megapixels = self.fill(heatmap, plane)
+                seconds = round(time.perf_counter() - started, 3)
+                heatmap.finish({"last_run": {"seconds": seconds, "megapixels": megapixels}})
+        return Summary(*grid.shape, scanned, megapixels, seconds)
+
+    def settings(self, slide: Slide) -> dict[str, JSON]:
+        """All that determines a value; a map made with anything else is not continued."""
+        options = self.options
+        # Maps of before there was a choice say nothing of it.
+        patch: dict[str, JSON] = {"mode": "patch", "batch": patchwise.BATCH}
+        return {
+            "slide": {
+                "fingerprint": slide.fingerprint,
+                "mpp": slide.mpp,
+                "extent_l0": slide.extent_l0,
+            },
+            **self.ensemble.record(),
+            "engine": self.backend.engine,
+            "device": self.backend.device.partition(":")[0],
+            "precision": self.backend.precision,
+            "tile_px": pipeline.TILE_PX,
+            "tissue_mask": options.tissue_mask,
+            **(patch if self._by_patch else {}),
+        }
+
+    def select(self, plane: Plane, grid: Grid) -> NDArray[np.bool_]:
+        """The cells to scan: those inside the slide's bounds that see tissue, or all of them."""
+        stride, bounds = grid.stride, plane.bounds
+        inside = Box(
+            bounds.y0 // stride,
+            bounds.x0 // stride,
+            -(-bounds.y1 // stride),
+            -(-bounds.x1 // stride),
+        ).clip(grid.cells)
+        mask = np.zeros(grid.shape, bool)
+        if not self.options.tissue_mask:
+            mask[inside.slices] = True
+            return mask
+        # Every cell whose field of view touches tissue.
+        reach = -(-(grid.field_px - stride) // (2 * stride))
+        mask[inside.slices] = tissue.grow(self._find_tissue(plane, stride, inside), reach)
+        return mask
+
+    def _find_tissue(self, plane: Plane, stride: int, cells: Box) -> NDArray[np.bool_]:
+        """Which of `cells` hold tissue, by an overview of one pixel a cell or, of large ones, more.
+
+        A fragment that must not be lost fills a whole pixel, wherever it lies.
+        """
+        side = math.ceil(plane.mpp * stride / (tissue.FRAGMENT_UM / 2))
+        overview = plane.slide.plane(plane.mpp * stride / side)
+        box = Box(cells.y0 * side, cells.x0 * side, cells.y1 * side, cells.x1 * side)
+        try:
+            rgb = read_whole(overview, box, "finding tissue", self.backend.threads, self.report.bar)
+        except SlideError as error:
+            raise SlideError(f"{error}; --no-tissue-mask scans what can be read") from error
+        found = tissue.tissue_mask(rgb, um_per_px=overview.mpp)
+        rows, columns = cells.shape
+        pixels = found.reshape(rows, side, columns, side)
+        held: NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=(1, 3))
+        return held
+
+    def fill(self, heatmap: Heatmap, plane: Plane) -> float:
+        """Scan the blocks that a map still lacks; returns their scan-plane megapixels."""
+        grid, mask = heatmap.grid, heatmap.mask
+        cell_mpx = grid.stride**2 / 1e6
+        tile_cells = pipeline.TILE_PX // grid.stride
+        if self._by_patch:
+            tile_cells = min(tile_cells, patchwise.TILE_CELLS)
+        work = list(pipeline.plan_work(heatmap.missing(), mask, tile_cells))
+        total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
+        if len(work) < total:
+            done = total - len(work)
+            self.report.say(f"{heatmap.path}: going on, {done} of {total} blocks are there")
+        if not work:
+            return 0.0
+        cells = sum(self._scored(tile, mask) for item in work for tile in item.tiles)
+        megapixels = cells * cell_mpx
+        engine = self.engine
+        with self.report.bar("scanning", megapixels, "Mpx") as progress:
+            try:
+                pipeline.scan(
+                    work,
+                    grid,
+                    mask,
+                    plane,
+                    engine,
+                    heatmap,
+                    threads=self.backend.threads,
+                    on_tile=lambda tile: progress.update(self._scored(tile, mask) * cell_mpx),
+                )
+            except SlideError as error:
+                left = sum(1 for _ in heatmap.missing())
+                raise SlideError(
+                    f"{error}; {total - left} of {total} blocks are in {heatmap.path}, and the "
+                    "same command on a sound copy goes on from there"
+                ) from error
+        return round(megapixels, 3)
+
+    def _scored(self, tile: Box, mask: NDArray[np.bool_]) -> int:
+        """Cells that the engine computes: all of a tile, or patch by patch the selected ones."""
+        return int(np.count_nonzero(mask[tile.slices])) if self._by_patch else tile.area
+
+
+def _provenance(plane: Plane) -> dict[str, JSON]:
+    """What else is worth knowing of a map: where from, how, and by which versions."""
+    return {
+        "slide": plane.slide.path.name,
+        "level": plane.level,
+        "command": shlex.join(["slidescan", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in WITH_VALUES},
+    }

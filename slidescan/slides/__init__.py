@@ -1,0 +1,1 @@
+"""Slides: opening them, the scan plane at the model's resolution, and tissue."""

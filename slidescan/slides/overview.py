@@ -1,0 +1,53 @@
+"""All of a region at once: overviews of a slide, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.geometry import Box
+from slidescan.protocols import Bar, Reader
+from slidescan.slides.slide import Plane
+
+LEVEL_PX = 2048
+"""Most pixels of a level, a side, that one read of an overview decodes."""
+
+
+def read_whole(
+    plane: Plane,
+    box: Box,
+    what: str,
+    threads: int,
+    bar: Callable[[str, float, str], AbstractContextManager[Bar]],
+) -> NDArray[np.uint8]:
+    """All of `box`, (H, W, 3): an overview or a picture, in parts that bound the memory."""
+    side = max(16, int(LEVEL_PX / max(plane.ratio)))
+    level_mpx = plane.ratio[0] * plane.ratio[1] / 1e6
+    with bar(what, box.area * level_mpx, "Mpx") as progress:
+        return assemble(
+            plane, box, side, threads, lambda part: progress.update(part.area * level_mpx)
+        )
+
+
+def assemble(
+    reader: Reader,
+    box: Box,
+    side: int,
+    threads: int,
+    on_part: Callable[[Box], object] = lambda part: None,
+) -> NDArray[np.uint8]:
+    """Read a whole box of a plane, (H, W, 3), in squares of `side`: an overview or a picture."""
+    out = np.empty((*box.shape, 3), np.uint8)
+
+    def fill(part: Box) -> Box:
+        out[part.shift(-box.y0, -box.x0).slices] = reader.read(part)
+        return part
+
+    with ThreadPoolExecutor(threads, "read") as pool:
+        for part in pool.map(fill, box.split(side)):
+            on_part(part)
+    return out

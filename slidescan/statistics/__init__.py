@@ -1,0 +1,1 @@
+"""Metrics, curves and bootstrap intervals of probabilities."""

@@ -1,0 +1,40 @@
+"""CSV tables with a header: read with the line of every row, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from slidescan.errors import DataError
+from slidescan.tools.atomic_files import replacing
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(line, row) of each row of `path`; a row that is too short has None.
+
+    Raises `DataError` where it is no such table or lacks one of `columns`.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not set(columns) <= set(reader.fieldnames or ()):
+                raise DataError(
+                    f"{path}: has the columns {reader.fieldnames}, needs {' and '.join(columns)}"
+                )
+            for row in reader:
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read: {reason}") from error
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Replace the table at `path`. Raises `WriteError`."""
+    with (
+        replacing(path) as beside,
+        beside.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)

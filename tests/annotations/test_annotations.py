@@ -1,0 +1,529 @@
+"""Three kinds of file become one thing; what is wrong with one is repaired and said, or refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from slidescan.annotations.rasters import rasterise
+from slidescan.annotations.reading import Annotations, load_annotations
+from slidescan.cli import main
+from slidescan.errors import AnnotationError
+
+Points = Sequence[tuple[float, float]]
+
+SQUARE: Points = [(10, 20), (110, 20), (110, 120), (10, 120)]
+HOLE: Points = [(30, 40), (50, 40), (50, 60), (30, 60)]
+FAR: Points = [(300, 20), (340, 20), (340, 60), (300, 60)]
+BOW_TIE: Points = [(0, 0), (100, 100), (100, 0), (0, 100)]
+
+
+def asap(*annotations: tuple[str, str, Points], groups: str = "", kind: str = "Polygon") -> str:
+    """ASAP's XML of (name, group, points)."""
+    body = ""
+    for name, group, points in annotations:
+        coordinates = "".join(
+            f'<Coordinate Order="{i}" X="{x}" Y="{y}" />' for i, (x, y) in enumerate(points)
+        )
+        body += (
+            f'<Annotation Name="{name}" Type="{kind}" PartOfGroup="{group}" Color="#F4FA58">'
+            f"<Coordinates>{coordinates}</Coordinates></Annotation>"
+        )
+    return (
+        '<?xml version="1.0"?>\n<ASAP_Annotations>\n'
+        f"<Annotations>{body}</Annotations>\n"
+        f"<AnnotationGroups>{groups}</AnnotationGroups>\n</ASAP_Annotations>"
+    )
+
+
+def ncrf(positive: Sequence[Points] = (), negative: Sequence[Points] = ()) -> str:
+    return json.dumps(
+        {
+            key: [{"name": f"{key} {i}", "vertices": ring} for i, ring in enumerate(rings)]
+            for key, rings in (("positive", positive), ("negative", negative))
+        }
+    )
+
+
+def polygon(*rings: Points) -> dict[str, Any]:
+    return {"type": "Polygon", "coordinates": [[*ring, ring[0]] for ring in rings]}
+
+
+def feature(geometry: Any, label: str | None = "Tumor", **more: Any) -> dict[str, Any]:
+    properties = {"objectType": "annotation", **more}
+    if label is not None:
+        properties["classification"] = {"name": label, "color": [200, 0, 0]}
+    return {"type": "Feature", "id": "6f1c", "geometry": geometry, "properties": properties}
+
+
+def load(folder: Path, text: Any, name: str = "slide.json", **more: Any) -> Annotations:
+    path = folder / name
+    if isinstance(text, bytes):
+        path.write_bytes(text)
+    else:
+        path.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+    return load_annotations(path, **more)
+
+
+def areas(found: Annotations) -> list[float]:
+    return [lesion.area for lesion in found.tumour()]
+
+
+def labels(found: Annotations) -> list[str]:
+    return [region.label for region in found.regions]
+
+
+FORMS: dict[str, Any] = {
+    "asap": asap(("a", "Tumor", SQUARE), ("b", "Exclusion", HOLE), ("c", "Tumor", FAR)),
+    "camelyon16": asap(("a", "_0", SQUARE), ("b", "_2", HOLE), ("c", "_1", FAR)),
+    "camelyon17": asap(
+        ("a", "metastases", SQUARE), ("b", "normal", HOLE), ("c", "metastases", FAR)
+    ),
+    "ncrf": ncrf([SQUARE, FAR], [HOLE]),
+    "collection": {
+        "type": "FeatureCollection",
+        "features": [feature(polygon(SQUARE, HOLE)), feature(polygon(FAR), "Metastasis")],
+    },
+    "list": [feature(polygon(SQUARE)), feature(polygon(HOLE), "Ignore*"), feature(polygon(FAR))],
+    "one feature": feature(
+        {
+            "type": "MultiPolygon",
+            "coordinates": [each["coordinates"] for each in (polygon(SQUARE, HOLE), polygon(FAR))],
+        }
+    ),
+    "nested": feature(
+        {
+            "type": "GeometryCollection",
+            "geometries": [
+                {"type": "GeometryCollection", "geometries": [polygon(SQUARE, HOLE)]},
+                polygon(FAR),
+            ],
+        },
+        "TUMOUR",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["slide.json", "slide.xml", "slide"])
+def test_every_form_gives_the_same_lesions_whatever_its_name(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    found = load(tmp_path, FORMS[form], name)
+    first, second = found.tumour()
+    assert first.equals(shapely.Polygon(SQUARE, [HOLE]))
+    assert second.equals(shapely.Polygon(FAR))
+    assert found.problems == ()
+    assert set(labels(found)) <= {"tumour", "excluded"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["asap", "ncrf"])
+def test_byte_order_marks_are_read(tmp_path: Path, form: str, encoding: str) -> None:
+    assert areas(load(tmp_path, FORMS[form].encode(encoding))) == [9600, 1600]
+
+
+def test_a_bare_geometry_has_no_class_and_that_is_said(tmp_path: Path) -> None:
+    found = load(tmp_path, polygon(SQUARE))
+    assert labels(found) == ["unclassified"]
+    assert found.tumour() == []
+    assert found.problems == ("1 region without a class: not taken as tumour",)
+
+
+def test_a_group_within_tumour_is_tumour_and_its_own_class_elsewhere(tmp_path: Path) -> None:
+    groups = (
+        '<Group Name="micro" PartOfGroup="Tumor" /><Group Name="Fat" PartOfGroup="None" />'
+        '<Group Name="ring" PartOfGroup="loop" /><Group Name="loop" PartOfGroup="ring" />'
+    )
+    drawn = [(name, name, SQUARE) for name in ("micro", "Fat", "ring", "None")]
+    found = load(tmp_path, asap(*drawn, groups=groups))
+    assert labels(found) == ["tumour", "fat", "ring", "unclassified"]
+
+
+def test_ncrf_negative_is_tissue_on_normal_slides_and_a_hole_beside_tumour(tmp_path: Path) -> None:
+    assert labels(load(tmp_path, ncrf(negative=[SQUARE]), "normal_001.json")) == ["normal"]
+    assert labels(load(tmp_path, ncrf([SQUARE], [HOLE]))) == ["tumour", "excluded"]
+
+
+def test_positive_polygons_of_a_normal_slide_are_not_taken_in_silence(tmp_path: Path) -> None:
+    found = load(tmp_path, ncrf([SQUARE]), "normal_001.json")
+    assert areas(found) == [10000]
+    assert "named as a normal slide" in found.problems[0]
+
+
+def test_names_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
+    found = load(tmp_path, [feature(polygon(SQUARE), "\x1b[31m", name="a\x1b]0;b\x07 \ud800\nc")])
+    assert found.regions[0].name == "a\ufffd]0;b\ufffd \ufffd c"
+    assert labels(found) == ["\ufffd[31m"]
+
+
+def test_no_region_at_all_is_fine(tmp_path: Path) -> None:
+    for empty in (asap(), ncrf(), [], {"type": "FeatureCollection", "features": []}):
+        found = load(tmp_path, empty)
+        assert (found.regions, found.problems, found.tumour()) == ((), (), [])
+
+
+@pytest.mark.parametrize(
+    ("classification", "label"),
+    [
+        ({"name": "tumor"}, "tumour"),
+        ({"name": "Tumor: Positive"}, "tumour"),
+        ({"names": ["Metastases", "Large"]}, "tumour"),
+        ({"name": "Positive", "colorRGB": -377282}, "tumour"),
+        ({"name": "IGNORE*"}, "excluded"),
+        ({"name": "Exclude"}, "excluded"),
+        ({"name": "Stroma"}, "stroma"),
+        ({"name": "Non-tumor"}, "non-tumor"),
+        ("Tumor", "tumour"),
+        ({}, "unclassified"),
+        (None, "unclassified"),
+    ],
+)
+def test_classes_of_qupath(tmp_path: Path, classification: Any, label: str) -> None:
+    found = load(tmp_path, [feature(polygon(SQUARE), None, classification=classification)])
+    assert labels(found) == [label]
+
+
+def test_what_has_no_area_or_is_no_annotation_is_skipped_and_said(tmp_path: Path) -> None:
+    line = {"type": "LineString", "coordinates": [[0, 0], [9, 9]]}
+    both = {"type": "GeometryCollection", "geometries": [line, polygon(SQUARE)]}
+    found = load(
+        tmp_path,
+        [
+            feature({"type": "Point", "coordinates": [1, 2]}, name="a\nmark"),
+            feature(both, name="both"),
+            feature(None, name="nothing"),
+            *(feature(polygon(FAR), objectType="detection") for _ in range(3)),
+            {**feature(polygon(FAR)), "id": "PathCellObject", "properties": {}},
+        ],
+    )
+    assert areas(found) == [10000]
+    assert found.problems == (
+        "a mark: skipped, a Point has no area",
+        "both: skipped, a LineString has no area",
+        "nothing: skipped, a missing geometry has no area",
+        "skipped 3 of kind detection: not drawn by a person",
+        "skipped 1 of kind cell: not drawn by a person",
+    )
+
+
+def test_dots_are_skipped_and_splines_taken_as_polygons(tmp_path: Path) -> None:
+    dots = load(tmp_path, asap(("d", "Tumor", SQUARE[:1]), kind="Dot"))
+    assert (dots.regions, dots.problems) == ((), ("d: skipped, a dot has no area",))
+    spline = load(tmp_path, asap(("s", "Tumor", SQUARE), kind="Spline"))
+    assert areas(spline) == [10000]
+    assert "spline" in spline.problems[0]
+
+
+def test_open_rings_of_geojson_are_closed_and_said(tmp_path: Path) -> None:
+    shape = {"type": "Polygon", "coordinates": [[*SQUARE], [*HOLE, HOLE[0]]]}
+    found = load(tmp_path, [feature(shape, name="open")])
+    assert areas(found) == [9600]
+    assert found.problems == ("open: 1 open ring closed",)
+
+
+def test_asap_and_ncrf_rings_may_repeat_their_first_vertex(tmp_path: Path) -> None:
+    closed = [*SQUARE, SQUARE[0]]
+    for text in (ncrf([closed]), asap(("a", "Tumor", closed))):
+        found = load(tmp_path, text)
+        assert (areas(found), found.problems) == ([10000], ())
+
+
+def test_a_self_intersection_is_repaired_and_said(tmp_path: Path) -> None:
+    found = load(tmp_path, ncrf([BOW_TIE]))
+    assert areas(found) == [2500, 2500]
+    assert found.problems == ("positive 0: self-intersection at (50, 50): repaired, 2 polygons",)
+    assert all(region.polygon.is_valid for region in found.regions)
+
+
+def test_a_line_that_crosses_its_own_start_leaves_no_hole(tmp_path: Path) -> None:
+    # The pen comes around below its start (50, 0) and ends inside: a triangle is enclosed twice.
+    ring = [(50, 0), (100, 0), (100, 100), (0, 100), (0, -10), (70, -10), (70, 10)]
+    found = load(tmp_path, ncrf([ring]))
+    assert areas(found) == [pytest.approx(100 * 100 + 70 * 10)]
+    assert found.problems == ("positive 0: self-intersection at (70, 0): repaired, 1 polygon",)
+
+
+def test_slivers_of_a_repair_are_no_lesions(tmp_path: Path) -> None:
+    # The last edge crosses the first close to its end, which cuts off 0.5 px2.
+    ring = [(0, 0), (100, 0), (100, 100), (-1, 100), (1, -1)]
+    found = load(tmp_path, ncrf([ring]))
+    assert len(found.tumour()) == 1
+    assert found.problems[0].endswith("repaired, 1 polygon")
+
+
+def test_rings_of_two_points_are_dropped_and_said(tmp_path: Path) -> None:
+    line = [SQUARE[0], SQUARE[1], SQUARE[0], SQUARE[1]]
+    found = load(tmp_path, ncrf([line, SQUARE, []]))
+    assert areas(found) == [10000]
+    assert found.problems == (
+        "positive 0: 1 ring of fewer than 3 points dropped",
+        "positive 2: 1 ring of fewer than 3 points dropped",
+    )
+    found = load(tmp_path, [feature(polygon(SQUARE, HOLE[:2]), name="f")])
+    assert areas(found) == [10000]
+    assert found.problems == ("f: 1 ring of fewer than 3 points dropped",)
+
+
+def test_a_ring_without_area_is_dropped_and_said(tmp_path: Path) -> None:
+    found = load(tmp_path, ncrf([[(0, 0), (50, 50), (100, 100)]]))
+    assert found.regions == ()
+    assert found.problems[0].endswith("without an area, dropped")
+
+
+def test_overlapping_lesions_are_one_and_an_exclusion_can_part_them(tmp_path: Path) -> None:
+    shifted = [(x + 50, y) for x, y in SQUARE]
+    assert areas(load(tmp_path, ncrf([SQUARE, shifted]))) == [15000]
+    across = [(55, 0), (65, 0), (65, 200), (55, 200)]
+    assert areas(load(tmp_path, ncrf([SQUARE], [across]))) == [4500, 4500]
+
+
+def test_an_exclusion_over_everything_is_said(tmp_path: Path) -> None:
+    found = load(tmp_path, ncrf([HOLE], [SQUARE]))
+    assert found.tumour() == []
+    assert found.problems == ("no tumour is left: excluded regions cover all of it",)
+
+
+def test_vertices_outside_the_slide_are_said_and_those_on_its_edge_are_inside(
+    tmp_path: Path,
+) -> None:
+    assert load(tmp_path, ncrf([SQUARE]), size_l0=(110, 120)).problems == ()
+    found = load(tmp_path, ncrf([SQUARE]), size_l0=(100, 150))
+    # Of five: the first vertex ends the ring as well.
+    assert found.problems == ("positive 0: 2 of 5 vertices outside the slide of 100 x 150 px",)
+    assert areas(found) == [10000]
+
+
+def test_a_region_off_the_slide_is_another_slides_or_levels(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"positive 1 \(x 300 to 340.*another slide or of an"):
+        load(tmp_path, ncrf([SQUARE, FAR]), size_l0=(200, 200))
+
+
+LAUGHS = (
+    '<?xml version="1.0"?>\n<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>\n'
+    "<ASAP_Annotations>&b;</ASAP_Annotations>"
+)
+OUTSIDE = '<!DOCTYPE a SYSTEM "file:///etc/hostname">\n<ASAP_Annotations />'
+COORDINATE = asap(("a", "Tumor", SQUARE))
+BAD: dict[str, tuple[Any, str]] = {
+    "billion laughs": (LAUGHS, "line 2: has a DTD"),
+    "external entity": (OUTSIDE, "line 1: has a DTD"),
+    "cut XML": (asap(("a", "Tumor", SQUARE))[:-60], r"no well-formed XML: .*line \d"),
+    "unknown encoding": ('<?xml version="1.0" encoding="klingon"?><a/>', "no well-formed XML"),
+    "other XML": ("<html>\n</html>", r"line 1: got <html>, expected ASAP's"),
+    "no number": (
+        COORDINATE.replace('Y="120"', 'Y="1,2"', 1),
+        r"line 3: got Y='1,2', expected a n",
+    ),
+    "NaN in XML": (COORDINATE.replace('X="10"', 'X="nan"', 1), "line 3: got X='nan'"),
+    "no X": (COORDINATE.replace('X="10"', "", 1), "line 3: got X=None"),
+    "cut JSON": ('{"positive": [\n{"name": "a", "vert', "line 2: no well-formed JSON"),
+    "empty": ("", "line 1: no well-formed JSON .*, nor XML"),
+    "no text": (b"\x80\x81\x82\xff" * 9, "no text in Unicode"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no text in Unicode"),
+    "too deep": ("[" * 100_000, "nested too deep"),
+    "long number": ("[" + "9" * 9999 + "]", "nor numbers that fit"),
+    "other JSON": ({"shapes": []}, "neither NCRF's .* nor GeoJSON"),
+    "a number": ("7", "neither NCRF's"),
+    "no list": ({"positive": {"name": "a"}}, "positive: got"),
+    "no vertices": ({"positive": [{"name": "a"}]}, "positive 1: got None for vertices"),
+    "text vertices": ({"positive": [{"vertices": "abc"}]}, "got 'abc' for vertices"),
+    "text vertex": ({"positive": [{"vertices": [["1", "2"]]}]}, r"got \['1', '2'\] for a vertex"),
+    "NaN in JSON": ('{"positive": [{"vertices": [[NaN, 1]]}]}', "for a vertex"),
+    "infinite": ('{"positive": [{"vertices": [[1, 1e999]]}]}', "for a vertex"),
+    "one number": ({"negative": [{"vertices": [[1]]}]}, r"negative 1: got \[1\]"),
+    "features": ({"type": "FeatureCollection", "features": None}, "features: got None"),
+    "no feature": ([feature(polygon(SQUARE)), 5], "feature 2: got 5"),
+    "topology": ([{"type": "Topology"}], "feature 1: got"),
+    "curve": ([feature({"type": "Circle"})], "feature 1: got 'Circle'"),
+    "no rings": (
+        [feature({"type": "Polygon", "coordinates": 3})],
+        "feature 1: got 3, expected a li",
+    ),
+    "flat ring": (
+        [feature({"type": "Polygon", "coordinates": [[1, 2], [3, 4]]})],
+        "feature 1: got 1 for a vertex",
+    ),
+    "text geometry": ([feature("Polygon")], "feature 1: got .*Polygon.* GeoJSON geometry"),
+    "odd geometry": ([feature({"type": {"a": 1}})], "expected a GeoJSON geometry"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_files_are_refused_in_one_line(tmp_path: Path, what: str) -> None:
+    text, words = BAD[what]
+    with pytest.raises(AnnotationError, match=words) as caught:
+        load(tmp_path, text)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "slide.json"))
+    assert len(str(caught.value)) < 400
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.xml", tmp_path):
+        with pytest.raises(AnnotationError, match="cannot be read"):
+            load_annotations(path)
+
+
+# The command line
+
+
+def run(*arguments: object) -> Result:
+    """`slidescan annotations ARGUMENTS`; anything but an exit code is a bug and raised."""
+    words = ["annotations", *map(str, arguments)]
+    return CliRunner().invoke(main, words, catch_exceptions=False)
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    path = tmp_path / "drawn.xml"
+    path.write_text(FORMS["asap"], encoding="utf-8")
+    return path
+
+
+def test_show_lists_regions_classes_areas_and_problems(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(ncrf([SQUARE, BOW_TIE], [HOLE]), encoding="utf-8")
+    result = run("show", path, "--mpp", 10)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["region", "class", "vertices", "holes", "mm2"]
+    assert lines[1].split() == ["positive", "0", "tumour", "5", "0", "1.0000"]
+    assert "excluded: 1 region, 0.0400 mm2" in lines
+    assert lines[-1] == "problem  positive 1: self-intersection at (50, 50): repaired, 2 polygons"
+    assert "Mpx" in run("show", path).stdout
+
+
+def test_show_says_what_lies_outside_the_slide(section: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(ncrf([[(800, 600), (1000, 600), (1000, 650)]]), encoding="utf-8")
+    result = run("show", path, "--slide", section)
+    assert "2 of 4 vertices outside the slide of 900 x 700 px" in result.stdout
+    assert "mm2" in result.stdout
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
+def test_rasterise_makes_the_mask_of_the_tumour(drawn: Path, suffix: str) -> None:
+    out = drawn.with_name(f"mask.{suffix}")
+    size = ("--size", 401, 130, "--slide-mpp", 0.25)
+    result = run("rasterise", drawn, *size, "--mpp", 1, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    mask = np.load(out) if suffix == "npy" else np.asarray(Image.open(out)) == 255
+    expected = rasterise(load_annotations(drawn).tumour(), (33, 101), (4, 4))
+    assert np.array_equal(mask, expected)
+    cells = (9600 + 1600) / 16
+    assert mask.sum() == pytest.approx(cells, rel=0.05)
+    share = f"{expected.mean():.4%}"
+    assert f"101 x 33 cells of 1 um, tumour {share}" in result.stdout
+    assert "2 lesions" in result.stdout
+
+
+def test_rasterise_takes_size_and_resolution_from_the_slide(drawn: Path, section: Path) -> None:
+    out = drawn.with_name("mask.npy")
+    result = run("rasterise", drawn, "--slide", section, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    # 900 x 700 px at 0.972 um/px, in the cells of 8 px of a map.
+    assert np.load(out).shape == (88, 113)
+    assert np.load(out)[2:15, 1:14].mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "give either --slide"),
+        (("--slide", "s.tif", "--size", 9, 9), "give either --slide"),
+        (("--size", 9, 9), "needs --slide-mpp"),
+        (("--size", 9, 9, "--slide-mpp", "nan"), "nan is not a number"),
+        (("--size", 9, 9, "--slide-mpp", 1, "--mpp", 0), "0.01"),
+        (("--size", 0, 9, "--slide-mpp", 1), "--size"),
+    ],
+)
+def test_rasterise_refuses_half_a_slide(drawn: Path, options: tuple[Any, ...], words: str) -> None:
+    result = run("rasterise", drawn, *options, "--out", drawn.with_name("m.png"))
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("mask.jpg", "a mask is .png"), ("none/mask.png", "there is no folder")]
+)
+def test_rasterise_refuses_an_out_it_cannot_write(drawn: Path, name: str, words: str) -> None:
+    size = ("--size", 401, 130, "--slide-mpp", 0.25)
+    result = run("rasterise", drawn, *size, "--out", drawn.parent / name)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert [each.name for each in drawn.parent.iterdir()] == ["drawn.xml"]
+
+
+def test_rasterise_of_another_slides_annotations_writes_nothing(drawn: Path) -> None:
+    size = ("--size", 200, 200, "--slide-mpp", 0.25)
+    result = run("rasterise", drawn, *size, "--out", drawn.with_name("m.png"))
+    assert result.exit_code == 1
+    assert "another slide" in result.stderr
+    assert not drawn.with_name("m.png").exists()
+
+
+def test_a_missing_shapely_names_the_extra(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in sys.modules if each.startswith("slidescan.annotations")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    result = run("show", drawn)
+    assert result.exit_code == 1
+    assert "needs shapely" in result.stderr
+    assert "slidescan[evaluate]" in result.stderr
+
+
+def test_convert_gives_geojson_that_reads_the_same(drawn: Path) -> None:
+    out = drawn.with_name("out.geojson")
+    assert run("convert", drawn, "--out", out).exit_code == 0
+    before, after = load_annotations(drawn), load_annotations(out)
+    assert after.problems == ()
+    assert labels(after) == labels(before)
+    assert [each.name for each in after.regions] == [each.name for each in before.regions]
+    assert shapely.MultiPolygon(after.tumour()).equals(shapely.MultiPolygon(before.tumour()))
+
+
+# Camelyon16
+
+
+def test_the_points_of_tumour_lie_in_the_polygons_of_their_slides(real_data: Path) -> None:
+    folder = real_data / "camelyon16"
+    points: dict[str, list[tuple[float, float]]] = {}
+    with (folder / "tumor_points.csv").open(newline="") as file:
+        for slide, x, y in csv.reader(file):  # the file has no header
+            points.setdefault(slide.lower(), []).append((float(x), float(y)))
+    inside = 0
+    for slide, xy in points.items():
+        lesions = load_annotations(folder / f"{slide}.json").tumour()
+        union = shapely.union_all(lesions)
+        inside += int(shapely.contains_xy(union, *np.array(xy).T).sum())
+    total = sum(map(len, points.values()))
+    assert total == 6000
+    assert inside == 5999  # 99.98 %; the other one lies on the line, of slide 103
+
+
+def test_every_real_file_is_read_and_tissue_is_not_taken_for_tumour(real_data: Path) -> None:
+    found = {
+        path.stem: load_annotations(path)
+        for path in sorted((real_data / "camelyon16").glob("*.json"))
+    }
+    assert len(found) == 15
+    for name, each in found.items():
+        assert each.regions
+        assert bool(each.tumour()) == name.startswith("tumor")
+    repaired = {name: each.problems for name, each in found.items() if each.problems}
+    assert repaired == {
+        "tumor_101": ("Tumor2: self-intersection at (36623, 44938): repaired, 2 polygons",),
+        "tumor_103": ("Tumor1: self-intersection at (36157, 18681): repaired, 1 polygon",),
+    }

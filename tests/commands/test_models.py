@@ -1,0 +1,283 @@
+"""The shipped models: what their cards claim of held-out patches, and `slidescan models`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import networks
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from slidescan_train.loop.validation import validate
+from slidescan_train.teachers.lineage import doubt
+
+from slidescan.cli import main
+from slidescan.models import card as cards
+from slidescan.models.card import (
+    Ancestor,
+    Card,
+    Published,
+    Speed,
+    read_card,
+    shipped,
+    shipped_names,
+)
+from slidescan.models.model import load
+from slidescan.patches.labelled.splits import ids_sha256, in_validation
+from slidescan.statistics.metrics import Evaluation
+
+IDS = Path(__file__).parents[2] / "configs" / "pcam-9300.txt"
+MOST_BYTES = 25e6
+"""Of all shipped weights: what a wheel may weigh."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    yield from networks.one_thread()
+
+
+def models(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["models", *map(str, arguments)])
+
+
+def failed(result: Result, *parts: str) -> None:
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)  # no traceback
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    for part in parts:
+        assert part in line
+
+
+# --- what is shipped --------------------------------------------------------------------------
+
+
+@cache
+def sides() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and validation of the listed ids."""
+    ids = [i for i in IDS.read_text().split("\n") if re.fullmatch("[0-9a-f]{40}", i)]
+    held_out = [in_validation(i) for i in ids]
+    training, validation = (
+        tuple(i for i, out in zip(ids, held_out, strict=True) if out == side)
+        for side in (False, True)
+    )
+    return training, validation
+
+
+def chain(source: Card | Ancestor | Published | str | None) -> Iterator[Card | Ancestor]:
+    """A model, and all that it was made from but public weights."""
+    if source is None or isinstance(source, Published):
+        return
+    assert not isinstance(source, str), f"{source}: a card that tells no more of its teacher"
+    yield source
+    yield from chain(source.teacher)
+    yield from chain(source.start)
+
+
+def test_the_listed_ids_have_two_sides() -> None:
+    training, validation = sides()
+    assert (len(training), len(validation)) == (8310, 990)
+    assert not set(training) & set(validation)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_no_model_and_no_teacher_was_trained_on_a_held_out_patch(name: str) -> None:
+    training, validation = sides()
+    for member in chain(read_card(name)):
+        assert member.held_out_sha256 == ids_sha256(validation), member.name
+        assert member.trained_on_sha256 == ids_sha256(training), member.name
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_a_shipped_model_loads_and_its_card_is_whole(name: str) -> None:
+    model = load(name)
+    card = model.card
+    assert card.name == name
+    assert card.parameters == sum(p.numel() for p in model.network.parameters())
+    assert card.purpose
+    assert " " not in card.purpose
+    found = card.validation
+    assert found.patches == len(sides()[1])
+    assert found.ece is not None
+    assert found.auc_low is not None
+    assert found.auc_high is not None
+    assert 0.85 < found.auc_low < found.auc < found.auc_high < 1
+    assert "chosen by its AUC" not in card.split  # the weights of the last epoch
+    assert "configs/pcam-9300.txt" in card.reproduce
+
+
+def test_the_shipped_models_are_small() -> None:
+    folder = shipped(cards.DEFAULT).parent
+    assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_BYTES
+    names = {path.stem for path in folder.iterdir()}
+    assert names == set(shipped_names())
+    assert shipped_names()[0] == cards.DEFAULT
+
+
+# --- what a teacher may know ------------------------------------------------------------------
+
+PUBLIC = Published(published="package 1.0", sha256="0" * 64)
+
+
+def ancestor(name: str, held_out: str | None = "ours", **made_from: object) -> Ancestor:
+    return Ancestor.model_validate(
+        {"name": name, "sha256": "1" * 64, "held_out_sha256": held_out, **made_from}
+    )
+
+
+def test_a_chain_is_doubted_at_its_first_unknown_link() -> None:
+    assert doubt("--teacher", None, "ours") is None
+    assert doubt("--init", PUBLIC, "ours") is None
+    clean = ancestor("a", teacher=ancestor("b", start=PUBLIC), start=ancestor("c"))
+    assert doubt("--teacher", clean, "ours") is None
+
+    for source, begins in (
+        (ancestor("a", "theirs"), "--teacher a was trained with other"),
+        (ancestor("a", None), "--teacher a does not say"),
+        (ancestor("a", teacher=ancestor("b", "theirs")), "--teacher a, its teacher b was trained"),
+        (ancestor("a", start=ancestor("c", None)), "--teacher a, its start c does not say"),
+        (ancestor("a", teacher="b, SHA-256 01"), "--teacher a, its teacher b, SHA-256 01 does"),
+    ):
+        told = doubt("--teacher", source, "ours")
+        assert told is not None
+        assert told.startswith(begins)
+        assert "optimistic" in told
+
+
+# --- scores of a card -------------------------------------------------------------------------
+
+
+def test_a_card_s_scores_are_those_of_the_evaluation() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    p = np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1).astype(np.float32)
+    found = validate(labels, p)
+    values = Evaluation(labels, p.astype(np.float64)).values(np.ones(300, np.int64))
+
+    assert (found.patches, found.auc) == (300, round(float(values[0]), 4))
+    assert found.accuracy == round(float(np.mean((p >= 0.5) == labels)), 4)
+    assert found.nll == round(float(values[9]), 4)
+    assert found.ece == round(float(values[11]), 4)
+    assert found.auc_low is not None
+    assert found.auc_high is not None
+    # Hanley and McNeil 1982: the standard error is near 0.027 here.
+    assert 0.08 < found.auc_high - found.auc_low < 0.13
+
+
+def test_two_patches_give_no_bounds_but_scores() -> None:
+    found = validate(np.array([0, 1]), np.array([0.2, 0.9], np.float32))
+    assert (found.auc, found.accuracy) == (1.0, 1.0)
+    assert (found.auc_low, found.auc_high) == (1.0, 1.0)
+
+
+# --- slidescan models -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of shipped models: the default, and `quick` with all that a card may tell."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in cards.DEFAULT, "quick":
+        shutil.copy(tiny_model, folder / f"{name}.safetensors")
+        shutil.copy(tiny_model.with_suffix(".json"), folder / f"{name}.json")
+    told = {
+        "name": "quick",
+        "purpose": "speed",
+        "held_out_sha256": "a" * 64,
+        "trained_on_sha256": "b" * 64,
+        "validation": {"patches": 1000, "auc": 0.9, "auc_low": 0.88, "auc_high": 0.92}
+        | {"accuracy": 0.8, "nll": 0.4, "ece": 0.05},
+        "teacher": ancestor("large", "a" * 64, start=PUBLIC).model_dump(),
+        "speed": Speed(
+            mpx_per_s={"openvino fp32": 4.26, "openvino bf16": 8.0, "openvino int8": 9.5},
+            machine="a machine",
+            date="2026-11-23",
+            command="python -m benchmarks.accuracy.models",
+        ).model_dump(),
+    }
+    edit(folder / "quick.json", **told)
+    monkeypatch.setattr(cards, "shipped", lambda name: folder / f"{name}.safetensors")
+    return folder
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.usefixtures("two")
+def test_the_table_has_a_row_a_model_and_marks_the_default() -> None:
+    result = models()
+    assert result.exit_code == 0, result.output
+    head, default, quick, *notes = result.stdout.splitlines()
+    assert re.split("  +", default.strip())[:5] == ["*", "default", "0.5000", "0.5000", "0.7000"]
+    parameters = f"{json.loads(models('show', 'quick', '--json').stdout)['parameters']:,}"
+    assert re.split("  +", quick.strip()) == [
+        *("quick", "0.9000 (0.8800 to 0.9200)", "0.8000", "0.4000", "0.0500", parameters),
+        *("0.0", "8 px", "9.5", "8.0", "4.3", "speed"),
+    ]
+    assert head.index("for") == quick.index("speed")
+    assert notes[0].startswith("* what commands take without --model")
+    assert "scores: 1000 patches; none" in notes
+    assert "Mpx/s: the network alone on a machine, 2026-11-23" in notes
+
+
+@pytest.mark.usefixtures("two")
+def test_show_tells_what_the_card_tells() -> None:
+    result = models("show", "quick")
+    assert result.exit_code == 0, result.output
+    lines = dict(re.split("  +| ", line, maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["validation"].endswith("AUC 0.9000 (0.8800 to 0.9200), accuracy 0.8000, NLL "
+                                        "0.4000, ECE 0.0500")  # fmt: skip
+    assert lines["teacher"] == (
+        f"large, SHA-256 {'1' * 12}..., the same patches held out; its start package 1.0, SHA-256 "
+        f"{'0' * 12}..."
+    )
+    assert lines["start"] == "random weights"
+    assert "openvino bf16 8.00" in lines["Mpx/s"]
+    assert "nasnet-a" in lines["network"]
+    assert "start       not recorded" in models("show", "default").stdout
+
+
+def test_cards_are_read_without_what_runs_networks() -> None:
+    code = """
+import sys
+from click.testing import CliRunner
+from slidescan.cli import main
+for arguments in ["models"], ["models", "show", "default"]:
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+print(*(name for name in "torch openvino numpy scipy".split() if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_show_takes_files_and_gives_json(tiny_model: Path) -> None:
+    for path in tiny_model, tiny_model.with_suffix(".json"):
+        assert "name        tiny" in models("show", path).stdout
+        told = models("show", path, "--json").stdout
+        assert Card.model_validate_json(told) == read_card(str(path))
+
+
+def test_a_missing_or_damaged_model_is_one_line(two: Path) -> None:
+    failed(models("show", "nobody"), "nobody: no model card", "(default, quick)")
+    failed(models("show", two / "none.safetensors"), "no model card")
+    weights = two / "quick.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for arguments in (), ("show", "quick"):
+        failed(models(*arguments), f"{weights}: SHA-256", "is not its card's")
+    edit(two / "quick.json", teacher={"name": "x"})
+    for arguments in (), ("show", "quick"):
+        failed(models(*arguments), "quick.json: not a valid model card", "sha256")
+    (two / "quick.json").write_text("{")
+    failed(models(), "quick.json: not a valid model card")
+    weights.unlink()
+    shutil.copy(two / "default.json", two / "quick.json")
+    failed(models(), f"{weights}: no such file, but its card is there")

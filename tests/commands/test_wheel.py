@@ -1,0 +1,59 @@
+"""The built wheel, installed into an environment of its own and run outside the checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def run(*command: object, cwd: Path) -> str:
+    done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_both_packages_and_the_weights(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "slidescan/cli.py",
+        "slidescan/py.typed",
+        "slidescan/weights/default.safetensors",
+        "slidescan/weights/default.json",
+        "slidescan_train/loop.py",
+    } <= names
+    assert not any(name.startswith(("tests/", "train/", "demo/")) for name in names)
+    assert wheel.stat().st_size < 25 * 2**20
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_scans(wheel: Path, tmp_path: Path, slide_folder: Path) -> None:
+    run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
+    python = tmp_path / "env" / "bin" / "python"
+    constraints = ROOT / "constraints.txt"
+    run(python, "-m", "pip", "install", "--quiet", "-c", constraints, wheel, cwd=tmp_path)
+    slidescan = tmp_path / "env" / "bin" / "slidescan"
+    slide = slide_folder / "checkerboard.tif"
+    run(slidescan, "heatmap", slide, "--out", "map.zarr", cwd=tmp_path)
+    assert "tolerance 1e-05" in run(slidescan, "verify", slide, "map.zarr", cwd=tmp_path)
+    where = run(python, "-c", "import slidescan; print(slidescan.__file__)", cwd=tmp_path)
+    assert str(tmp_path) in where
+    missing = subprocess.run(
+        [slidescan, "train", "--data", "."], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert missing.returncode == 1
+    assert "pip install 'slidescan[train]'" in missing.stderr

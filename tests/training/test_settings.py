@@ -1,0 +1,197 @@
+"""Settings of a training: files, defaults, changes on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from slidescan_train.recipe.config import (
+    Crop,
+    OneOf,
+    Rotation,
+    TrainConfig,
+    Translation,
+    load_config,
+)
+
+from slidescan.errors import ConfigError
+from slidescan.geometry import LABEL_PX, PATCH_PX
+from slidescan.networks.network import Network
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def refused(message: str, *parts: str) -> None:
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def leaves(settings: Any, prefix: str = "") -> set[str]:
+    if not isinstance(settings, dict):
+        return {prefix}
+    return {leaf for key, value in settings.items() for leaf in leaves(value, f"{prefix}.{key}")}
+
+
+def test_pcam_yaml_states_every_default() -> None:
+    path = CONFIGS / "pcam.yaml"
+    assert load_config(path) == TrainConfig() == load_config(None)
+    # Not equal by leaving things out: the file is where people look settings up.
+    written = yaml.safe_load(path.read_text())
+    assert leaves(written) == leaves(TrainConfig().model_dump(mode="json"))
+
+
+def test_seed_yaml_is_the_recipe() -> None:
+    config = load_config(CONFIGS / "seed.yaml")
+    assert (config.optimiser, config.learning_rate, config.schedule) == ("sgd", 1e-3, "constant")
+    assert (config.batch, config.epochs, config.validation) == (15_000, 30, 0.1)
+    assert (config.label_smoothing, config.mixup, config.ema, config.weight_decay) == (0, 0, 0, 0)
+    named = config.augment.one_of.model_dump()
+    assert len(named) == 14
+    assert all(draw["p"] > 0 for draw in named.values())
+    assert config.augment.crop.p > 0
+
+
+@pytest.mark.parametrize("name", ["pcam", "seed", "quick", "default", "fast", "best"])
+def test_each_configuration_is_a_network_that_sees_a_patch(name: str) -> None:
+    network = Network(load_config(CONFIGS / f"{name}.yaml").plan)
+    assert (network.field.size, network.field.stride) == (PATCH_PX, 8)
+
+
+def test_no_range_moves_the_label_region_out_of_the_tissue_or_cuts_into_it() -> None:
+    margin = (PATCH_PX - LABEL_PX) // 2
+    for settings, limit in (
+        (lambda px: Crop(p=1, most_px=px), margin),
+        (lambda px: Translation(p=1, px=px), margin),
+        (lambda degrees: Rotation(p=1, degrees=degrees), 15),
+    ):
+        settings(limit)
+        with pytest.raises(ValueError, match="less than or equal"):
+            settings(limit + 1)
+
+
+def test_settings_survive_being_written(tmp_path: Path) -> None:
+    config = load_config(None, ["learning_rate=1e-5", "augment.one_of.jpeg.quality=[3, 4]"])
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))  # 1.0e-05 in YAML
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "epochs: 60\n"])
+def test_what_a_file_leaves_out_is_the_default(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    assert load_config(tmp_path / "c.yaml") == TrainConfig()
+
+
+def test_an_augmentation_that_a_list_leaves_out_is_never_drawn(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("augment: {one_of: {blur: {p: 0.5}}}")
+    drawn = load_config(tmp_path / "c.yaml").augment.one_of
+    assert drawn.blur.p == 0.5
+    assert sum(getattr(drawn, name).p for name in OneOf.model_fields) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("epoch: 3", ("epoch = 3", "not permitted")),
+        ("augment: {flip: true}", ("augment.flip = True", "not permitted")),
+        ("augment: {stain: {scale: 0.1}}", ("augment.stain.p = ", "required")),
+        ("augment: {stain: {p: 2}}", ("augment.stain.p = 2", "less than or equal to 1")),
+        ("augment: {one_of: {zoom: {p: 1}}}", ("augment.one_of.zoom = ", "not permitted")),
+        (
+            "augment: {one_of: {blur: {p: 0.7}, jpeg: {p: 0.4}}}",
+            ("c.yaml: augment.one_of: its probabilities add up to 1.1", "at most one"),
+        ),
+        (
+            "augment: {one_of: {blur: {p: 1, sigma_px: [2, 1]}}}",
+            ("augment.one_of.blur.sigma_px = ", "ends, at 1, below its start, 2"),
+        ),
+        ("augment: {crop: {p: 1, most_px: 40}}", ("crop.most_px = 40", "equal to 32")),
+        (
+            "augment: {one_of: {translation: {p: 0.1, px: 5}}}",
+            (
+                "c.yaml: augment.one_of.translation.px: labels hold up to 4 px",
+                "distil.weight is 0.9, not 1",
+            ),
+        ),
+        ("plan: {stem: [], cells: [], depth: 3}", ("plan.depth = 3", "not permitted")),
+        ("epochs: many", ("epochs = 'many'", "integer")),
+        ("epochs: true", ("epochs = True", "integer")),
+        ("epochs: 2.5", ("epochs = 2.5", "integer")),
+        ("augment: 3", ("augment = 3", "dictionary")),
+        ("precision: fp32", ("precision = 'fp32'", "'32-true'")),
+        ("optimiser: adam", ("optimiser = 'adam'", "'adamw'")),
+        ("epochs: 0", ("epochs = 0", "greater than or equal to 1")),
+        ("micro_batch: 1", ("micro_batch = 1", "greater than or equal to 2")),  # BatchNorm
+        ("learning_rate: 0", ("learning_rate = 0", "greater than 0")),
+        ("learning_rate: .inf", ("learning_rate = inf", "finite")),
+        ("weight_decay: .nan", ("weight_decay = nan", "finite")),
+        ("warm_up: 1", ("warm_up = 1", "less than 1")),
+        ("ema: 1", ("ema = 1", "less than 1")),
+        ("seed: -1", ("seed = -1", "greater than or equal to 0")),  # numpy takes no other
+        ("[1, 2]", ("file = [1, 2]", "dictionary")),
+        ("0", ("file = 0", "dictionary")),
+        ("epochs: [", ("not YAML",)),
+        ("epochs: 3\n\tbatch: 4", ("not YAML",)),
+        (b"\xff\xfe\x00\xd8", ("not YAML",)),
+    ],
+)
+def test_a_setting_is_refused_with_key_value_and_expectation(
+    text: str | bytes, parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    refused(str(error.value), str(path), *parts)
+
+
+def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in tmp_path / "none.yaml", tmp_path:
+        with pytest.raises(ConfigError) as error:
+            load_config(path)
+        refused(str(error.value), f"{path}: cannot be read")
+
+
+def test_any_key_can_be_changed_on_the_command_line() -> None:
+    path = CONFIGS / "seed.yaml"
+    changes = (
+        "learning_rate=2e-3",
+        "augment.stain.p=0.25",
+        "plan.cells.3.filters=8",
+        "clip=null",
+        "augment.one_of.blur={p: 0.01, sigma_px: [1, 2]}",
+        "epochs=3",
+        "epochs=4",  # the last word counts
+    )
+    before, after = load_config(path), load_config(path, changes)
+    assert (after.learning_rate, after.augment.stain.p, after.epochs) == (2e-3, 0.25, 4)
+    assert [cell.filters for cell in after.plan.cells] == [32, 32, 32, 8]
+    assert after.augment.one_of.blur.sigma_px == (1, 2)
+    # and nothing else
+    same = {"plan", "augment", "learning_rate", "epochs"}
+    assert before.model_dump(exclude=same) == after.model_dump(exclude=same)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ("epochs", ("'epochs'", "wants key=value")),
+        ("=3", ("wants key=value",)),
+        ("epochs=[", ("'epochs=['", "not YAML")),
+        ("epoch=3", ("epoch = 3", "not permitted")),
+        ("epochs=0", ("epochs = 0", "greater than or equal to 1")),
+        ("epochs.x=3", ("epochs = {'x': 3}", "integer")),
+        ("augment.one_of.zoom.p=1", ("augment.one_of.zoom", "not permitted")),
+        ("plan.cells.9.filters=8", ("plan.cells.9", "the list has 2 items, from 0")),
+        ("plan.cells.last.filters=8", ("plan.cells.last", "the list has 2 items, from 0")),
+    ],
+)
+def test_a_change_is_refused_with_key_value_and_expectation(
+    change: str, parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [change])
+    refused(str(error.value), "--set", *parts)

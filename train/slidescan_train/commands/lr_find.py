@@ -1,0 +1,95 @@
+"""`slidescan lr-find`: which learning rate to take."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+
+from slidescan.commands.options import (
+    PATH,
+    THREADS,
+    bar,
+    data_options,
+    settings_options,
+    training_libraries,
+)
+from slidescan.errors import ConfigError
+
+
+@click.command()
+@data_options
+@settings_options
+@click.option(
+    "--out", type=PATH, default="lr-find.png", show_default=True, help="PNG; a CSV goes beside it."
+)
+@click.option("--low", type=float, default=1e-5, show_default=True, help="First rate.")
+@click.option("--high", type=float, default=10.0, show_default=True, help="Last rate.")
+@click.option("--steps", type=click.IntRange(10, 100_000), default=100, show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--threads", type=THREADS, help="Processors to use. [default: all]")
+def command(
+    data: Path,
+    ids: Path | None,
+    groups: Path | None,
+    cache: Path | None,
+    skip_bad: bool,
+    config: Path | None,
+    changes: tuple[str, ...],
+    out: Path,
+    low: float,
+    high: float,
+    steps: int,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Range test of the learning rate (Smith 2017): raise it step by step and watch the loss.
+
+    Suggests the rate at which the loss falls most steeply. Nothing of a run is read or written.
+    """
+    from slidescan.tools.atomic_files import check_png
+
+    check_png(out)
+    if not 0 < low < high < math.inf:
+        raise ConfigError(f"--low {low:g} --high {high:g}: wants 0 < low < high, both finite")
+    with training_libraries():
+        import numpy as np
+
+        from slidescan.patches.labelled import load_data
+        from slidescan_train.loop.learner import Learner
+        from slidescan_train.loop.range_test import range_test
+        from slidescan_train.loop.training import make_fabric
+        from slidescan_train.recipe.config import load_config
+        from slidescan_train.runs import pictures
+        from slidescan_train.runs.recorder import show
+
+    settings = load_config(config, changes)
+    learner = Learner(settings, make_fabric(settings, device, threads))
+    patches = load_data(
+        data,
+        validation=settings.validation,
+        groups=groups,
+        only=ids,
+        cache=cache,
+        skip_bad=skip_bad,
+        progress=show,
+        say=click.echo,
+    )
+    with bar("range test", steps, "step") as shown:
+
+        def on_step(rate: float, smooth: float) -> None:
+            shown.set_postfix(rate=f"{rate:.2g}", loss=f"{smooth:.3f}", refresh=False)
+            shown.update()
+
+        rates = np.geomspace(low, high, steps).tolist()
+        test = range_test(learner, patches.training, rates, on_step)
+    test.write(out.with_suffix(".csv"))
+    pictures.range_test(out, test.rates, test.losses, test.smooth, test.suggestion)
+    if test.suggestion is None:
+        click.echo(f"{out}: the loss did not fall; no rate to suggest, take more --steps")
+    else:
+        click.echo(
+            f"{out}: suggested learning_rate {test.suggestion:.2g} (steepest fall); the loss is "
+            f"lowest at {test.lowest:.2g}"
+        )

@@ -1,0 +1,37 @@
+"""All that a run needs to go on, in one file: tensors, and the rest as JSON in its header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from slidescan.errors import DataError
+from slidescan.tools.atomic_files import replacing
+
+_KEY = "slidescan"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Replace the checkpoint at `path`; a full disk leaves the one that is there."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = safetensors.torch.save(plain, {_KEY: json.dumps(about)})
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, the rest). Raises `DataError` where the file is damaged or something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()[_KEY])
+        return safetensors.torch.load(path.read_bytes()), about
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a checkpoint that can be read ({error}); start anew with another --out"
+        ) from error

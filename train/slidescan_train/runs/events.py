@@ -1,0 +1,95 @@
+"""TensorBoard event files, written in this thread."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from slidescan.errors import WriteError
+from slidescan.tools.atomic_files import writing
+from slidescan_train.loop.history import Epoch, Step
+
+FLUSH_S = 10.0
+"""TensorBoard sees steps at most so much later."""
+
+
+class Events:
+    """Scalars of a run for TensorBoard, by optimiser step.
+
+    tensorboard's own writers hand the file to a thread, where a full disk ends in a traceback or
+    in a process that waits for ever; here it is a `WriteError` at the call.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        """Begin a file in `folder`, which is made.
+
+        A resumed run goes on at `purge_step`: what a killed run wrote of it and of later steps
+        vanishes from view.
+        """
+        # TensorBoard reads a folder's files in the order of their names.
+        seconds, rest = divmod(time.time_ns(), 10**9)
+        self.path = folder / f"events.out.tfevents.{seconds:010d}.{rest:09d}"
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("xb")
+        self._records = RecordWriter(self._file)
+        self._flushed = time.monotonic()
+        self._write(file_version="brain.Event:2")
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(step=purge_step, session_log=start)
+        self._flush()
+
+    def step(self, step: Step) -> None:
+        """Add one optimiser step."""
+        self._scalars(
+            step.number, {"loss/step": step.loss, "learning_rate/step": step.learning_rate}
+        )
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self._flush()
+
+    def epoch(self, epoch: Epoch, step: int) -> None:
+        """Add an epoch, at the number of its last optimiser step."""
+        scores = {
+            f"{score}/{side}": getattr(epoch, f"{side}_{score}")
+            for score in ("loss", "accuracy", "auc")
+            for side in ("training", "validation")
+        }
+        speed = {
+            "speed/images_per_second": epoch.images_per_second,
+            "speed/waiting": epoch.waiting,
+            "speed/seconds": epoch.seconds,
+        }
+        self._scalars(step, {"epoch": epoch.number, **scores, **speed})
+        self._flush()
+
+    def close(self) -> None:
+        with writing(self.path):
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What stopped the run must not be hidden by the disk that is still full.
+        with suppress(WriteError) if kind else nullcontext():
+            self.close()
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        entries = [summary_pb2.Summary.Value(tag=t, simple_value=v) for t, v in values.items()]
+        self._write(step=step, summary=summary_pb2.Summary(value=entries))
+
+    def _write(self, **content: Any) -> None:
+        event = event_pb2.Event(wall_time=time.time(), **content)
+        with writing(self.path):
+            self._records.write(event.SerializeToString())
+
+    def _flush(self) -> None:
+        with writing(self.path):
+            self._file.flush()
+        self._flushed = time.monotonic()

@@ -1,0 +1,169 @@
+"""What a run shows while it goes, and what it leaves in its folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from slidescan.models import model
+from slidescan.models.card import Validation
+from slidescan.tools.atomic_files import replacing
+from slidescan.pictures import diagrams, grids
+from slidescan_train.loop import history
+from slidescan_train.runs import checkpoint, pictures
+from slidescan.patches.labelled import Data, write_split
+from slidescan.patches.labelled.splits import ids_sha256
+from slidescan_train.runs.events import Events
+from slidescan_train.loop.history import Epoch, Step, best, finished
+from slidescan_train.loop.learner import Learner
+from slidescan_train.teachers.lineage import Start
+from slidescan_train.loop.training import Progress
+from slidescan_train.loop.validation import validate
+
+PCAM_MPP = 0.972
+"""Micrometres per pixel of PatchCamelyon: level 2 of slides at 0.243 (Veeling et al. 2018)."""
+
+CONFIG, CHECKPOINT = "config.yaml", "checkpoint.safetensors"
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+class Recorder:
+    """What a run shows and what it leaves in its folder; fulfils loop's Keeper."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        data: Data,
+        progress: Progress,
+        out: Path,
+        about: Mapping[str, Any],
+        start: Start | None = None,
+    ) -> None:
+        self.learner, self.data, self.progress = learner, data, progress
+        self.out, self.about = out, about
+        self.config, self.teacher, self.start = learner.config, learner.teacher, start
+        self._sides = {
+            "held_out_sha256": ids_sha256(data.validation.ids),
+            "trained_on_sha256": ids_sha256(data.training.ids),
+        }
+        self._began, self._drawing_s = time.monotonic(), 0.0
+
+    def __enter__(self) -> Recorder:
+        with replacing(self.out / CONFIG) as beside:
+            settings = self.config.model_dump(mode="json")
+            beside.write_text(yaml.safe_dump(settings, sort_keys=False))
+        write_split(self.out / "split.csv", self.data)
+        self._rewind()
+        self._events = Events(self.out, purge_step=self.learner.steps + 1)
+        done = len(self.progress.history) * len(self.data.training)
+        self._bar = show(
+            total=self.config.epochs * len(self.data.training),
+            initial=done + sum(map(len, self.progress.probabilities)),
+            unit="patch",
+            desc=self._title(),
+            smoothing=0.05,
+        )
+        return self
+
+    def __exit__(self, *stopped: Any) -> None:
+        self._bar.close()
+        self._events.__exit__(*stopped)
+
+    def _rewind(self) -> None:
+        """Take back what a killed run wrote after its last checkpoint."""
+        path = self.out / history.STEPS
+        kept = history.read(path, Step) if path.exists() else []
+        self.steps = [step for step in kept if step.number <= self.learner.steps]
+        history.write(self.out / history.EPOCHS, self.progress.history, Epoch)
+
+    def _title(self) -> str:
+        return f"epoch {min(self.progress.epoch, self.config.epochs)}/{self.config.epochs}"
+
+    def on_step(self, step: Step, patches: int) -> None:
+        self.steps.append(step)
+        self._events.step(step)
+        auc = f"{self.progress.history[-1].validation_auc:.4f}" if self.progress.history else "-"
+        self._bar.set_postfix(loss=f"{step.loss:.3f}", auc=auc, refresh=False)
+        self._bar.update(patches)
+
+    def on_epoch(self, epoch: Epoch, probabilities: NDArray[np.float32]) -> None:
+        epochs = self.progress.history
+        self._events.epoch(epoch, self.learner.steps)
+        history.write(self.out / history.EPOCHS, epochs, Epoch)
+        scores = validate(self.data.validation.labels, probabilities)
+        self._keep_model(LAST, epoch, scores)
+        if best(epochs) is epoch:
+            self._keep_model(BEST, epoch, scores)
+        self._draw(probabilities)
+        tqdm.write(
+            f"epoch {epoch.number}/{self.config.epochs}: loss {epoch.training_loss:.4f}, "
+            f"validation loss {epoch.validation_loss:.4f}, AUC {epoch.validation_auc:.4f}, "
+            f"accuracy {epoch.validation_accuracy:.4f}, {epoch.images_per_second:.0f} patches/s"
+        )
+        self._bar.set_description(self._title(), refresh=False)
+
+    def checkpoint(self) -> None:
+        """Everything that a resumed run needs, whole or as it was."""
+        history.write(self.out / history.STEPS, self.steps, Step)
+        checkpoint.save(
+            self.out / CHECKPOINT,
+            self.learner.tensors() | self.progress.tensors(),
+            {
+                "about": self.about,
+                "learner": self.learner.numbers(),
+                "progress": self.progress.numbers(),
+            },
+        )
+
+    def _draw(self, probabilities: NDArray[np.float32]) -> None:
+        """Keep the pictures current, for at most a tenth of the time, and at the end."""
+        started = time.monotonic()
+        last = finished(self.progress.history, self.config.epochs, self.config.patience)
+        if not last and self._drawing_s > 0.1 * (started - self._began):
+            return
+        held_out = self.data.validation
+        pictures.training(self.out / "training.png", self.steps, self.progress.history)
+        title = f"Validation after epoch {len(self.progress.history)} of {self.config.epochs}"
+        diagrams.validation(self.out / "validation.png", held_out.labels, probabilities, title)
+        rows = np.concatenate(grids.worst(held_out.labels, probabilities))
+        worst = held_out.take(rows)
+        grids.mistakes(
+            self.out / "mistakes.png", worst.pixels(), worst.labels, probabilities[rows], worst.ids
+        )
+        self._drawing_s += time.monotonic() - started
+
+    def _keep_model(self, name: str, epoch: Epoch, scores: Validation) -> None:
+        training = self.data.training
+        chosen = ", chosen by its AUC on them" if name == BEST else ""
+        packages = ("slidescan", "torch", "albumentations", "numpy")
+        model.save(
+            self.out / name,
+            self.learner.average,
+            mpp=PCAM_MPP,
+            data=f"{self.data.about}, {len(training)} training patches, "
+            f"{int(training.labels.sum())} of them with tumour",
+            split=f"{self.data.split}{chosen}",
+            **self._sides,
+            validation=scores,
+            teacher=self.teacher.record if self.teacher else None,
+            start=self.start.record if self.start else None,
+            reproduce=shlex.join(["slidescan", *sys.argv[1:]])
+            + f" (epoch {epoch.number} of {self.config.epochs})",
+            versions={name: version(name) for name in packages},
+        )
+
+
+def show(*args: Any, **kwargs: Any) -> Any:
+    """tqdm on stderr, silent where that is no terminal."""
+    bar: Any = tqdm
+    return bar(*args, disable=None, dynamic_ncols=True, **kwargs)
