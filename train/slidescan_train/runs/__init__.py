@@ -1,0 +1,1 @@
+"""One run from start to end, what it leaves in its folder, and how runs compare."""
