@@ -1,4 +1,4 @@
-"""Processes that work for this one: how they start, and what each does first."""
+"""Worker processes: how they start, and what each does first."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 
 
 @contextmanager
-def out_of_earshot() -> Iterator[None]:
-    """Processes that are started inside do not hear Ctrl-C, and print no traceback, even while
-    they still import what `obey_parent` is in; this one hears it afterwards."""
+def sigint_blocked() -> Iterator[None]:
+    """Start processes inside: they inherit a mask that blocks SIGINT for their whole life.
+
+    Ctrl-C reaches every process of a terminal. A worker that still imports modules has not called
+    `obey_parent` yet and would print a traceback. This process handles Ctrl-C afterwards.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    # multiprocessing starts its resource tracker before the first worker, and unblocks SIGINT
+    # afterwards (bpo-33613). Started now, it does not undo the mask below.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -26,10 +32,10 @@ def out_of_earshot() -> Iterator[None]:
 
 
 def obey_parent() -> None:
-    """Ctrl-C is the parent's to act on, and whoever kills it means its workers as well."""
-    # It reaches all processes of a terminal; the parent ends its workers by itself.
+    """Leave Ctrl-C to the parent, and end when the parent ends, even if it is killed."""
+    # The parent ends its workers by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Torch's own watch leaves a worker that waits for room in the queue of a dead parent.
+    # The executor's own watch leaves a worker that waits for room in the queue of a dead parent.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -208,6 +208,26 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads signal masks in /proc")
+def test_workers_start_with_sigint_blocked(tmp_path: Path) -> None:
+    """A worker that still imports modules has no handler yet; the mask alone protects it."""
+    process, workers = start(tmp_path)
+    try:
+        assert len(workers) == 2
+        assert all(signal.SIGINT in blocked(pid) for pid in workers)
+        assert signal.SIGINT not in blocked(process.pid)  # or Ctrl-C would not stop a training
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+        assert gone(workers, within_s=20)
+
+
+def blocked(pid: int) -> set[int]:
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(status.partition("SigBlk:")[2].split()[0], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_their_parent_and_quietly(tmp_path: Path, how: signal.Signals) -> None:

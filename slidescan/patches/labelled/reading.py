@@ -21,7 +21,7 @@ from slidescan.errors import DataError
 from slidescan.geometry import PATCH_PX
 from slidescan.patches.decoding import SHAPE, Bad, decode, told
 from slidescan.tools.hardware import cores
-from slidescan.tools.worker_processes import obey_parent, out_of_earshot
+from slidescan.tools.worker_processes import obey_parent, sigint_blocked
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 BLANK = np.zeros(SHAPE, np.uint8)
@@ -176,7 +176,7 @@ def copy_all(
         cores(), multiprocessing.get_context("spawn"), initializer=obey_parent
     )
     try:
-        with out_of_earshot():
+        with sigint_blocked():
             copied = pool.map(copy, *jobs)
         return list(show(chain.from_iterable(copied), **about))
     except BrokenProcessPool as error:

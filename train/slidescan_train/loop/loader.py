@@ -21,7 +21,7 @@ from torch import Tensor
 from slidescan.errors import ConfigError, SlidescanError
 from slidescan.patches.labelled.patches import Patches
 from slidescan.tools.prefetch import prefetch
-from slidescan.tools.worker_processes import obey_parent, out_of_earshot
+from slidescan.tools.worker_processes import obey_parent, sigint_blocked
 from slidescan_train.augmentation import Augment
 from slidescan_train.recipe.config import AugmentConfig, TrainConfig
 
@@ -177,6 +177,6 @@ def _context() -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imported once for all workers
-    with out_of_earshot():
+    with sigint_blocked():
         forkserver.ensure_running()
     return context
