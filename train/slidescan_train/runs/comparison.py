@@ -17,7 +17,6 @@ import yaml
 from slidescan.errors import DataError
 from slidescan.tools.settings_diff import flat
 from slidescan_train.loop import history
-
 from slidescan_train.loop.history import Epoch
 
 DEPTH = 3

@@ -17,18 +17,18 @@ from tqdm import tqdm
 
 from slidescan.models import model
 from slidescan.models.card import Validation
-from slidescan.tools.atomic_files import replacing
-from slidescan.pictures import diagrams, grids
-from slidescan_train.loop import history
-from slidescan_train.runs import checkpoint, pictures
 from slidescan.patches.labelled import Data, write_split
 from slidescan.patches.labelled.splits import ids_sha256
-from slidescan_train.runs.events import Events
+from slidescan.pictures import diagrams, grids
+from slidescan.tools.atomic_files import replacing
+from slidescan_train.loop import history
 from slidescan_train.loop.history import Epoch, Step, best, finished
 from slidescan_train.loop.learner import Learner
-from slidescan_train.teachers.lineage import Start
 from slidescan_train.loop.training import Progress
 from slidescan_train.loop.validation import validate
+from slidescan_train.runs import checkpoint, pictures
+from slidescan_train.runs.events import Events
+from slidescan_train.teachers.lineage import Start
 
 PCAM_MPP = 0.972
 """Micrometres per pixel of PatchCamelyon: level 2 of slides at 0.243 (Veeling et al. 2018)."""

@@ -14,20 +14,20 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from slidescan.models import model
 from slidescan.errors import ConfigError, WriteError
-from slidescan.tools.atomic_files import check_folder, lock, release, writing
-from slidescan.tools.settings_diff import differences
-from slidescan_train.runs import checkpoint
-from slidescan_train.recipe.config import TrainConfig
+from slidescan.models import model
 from slidescan.patches.labelled import Data, load_data
 from slidescan.patches.labelled.splits import ids_sha256
+from slidescan.tools.atomic_files import check_folder, lock, release, writing
+from slidescan.tools.settings_diff import differences
 from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.loop.learner import Learner
-from slidescan_train.teachers.lineage import Start, doubt
 from slidescan_train.loop.training import Progress, make_fabric, train
-from slidescan_train.teachers.published import is_published, load_published
+from slidescan_train.recipe.config import TrainConfig
+from slidescan_train.runs import checkpoint
 from slidescan_train.runs.recorder import CHECKPOINT, Recorder, show
+from slidescan_train.teachers.lineage import Start, doubt
+from slidescan_train.teachers.published import is_published, load_published
 from slidescan_train.teachers.teacher import Teacher, load_teacher
 from slidescan_train.teachers.widening import may_widen, widened
 
