@@ -22,7 +22,12 @@ def command() -> None:
     "--size", type=click.IntRange(64), default=1600, show_default=True, help="Longest side, px."
 )
 def png(map_path: Path, slide_path: Path, out: Path, size: int) -> None:
-    """The slide, and beside it the slide with the map over it, with scale bar and key."""
+    """The slide, and beside it the slide with the map over it, with scale bar and key.
+
+    \b
+    Examples:
+      slidescan export png map.zarr --slide slide.tif --out map.png
+    """
     from slidescan.errors import WriteError
     from slidescan.geometry import Box
     from slidescan.pictures.overlay import picture, spread

@@ -63,6 +63,12 @@ def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
     Several --model are averaged, and with --tta d4 the eight flips and rotations of the pixels.
     A model that pads with zeros has to be scanned with --mode patch. Stopped at any moment, the
     same command goes on where it was. Cells without tissue are NaN.
+
+    \b
+    Examples:
+      slidescan heatmap slide.tif --out map.zarr
+      slidescan heatmap slide.tif --out map.zarr --model fast --stride 16
+      slidescan heatmap slides/*.tif --out maps --precision auto
     """
     single = out.suffix == ".zarr"
     if single and len(slides) > 1:

@@ -57,6 +57,11 @@ def command(
     FOLDER holds images of 96 x 96 px (tif, png, jpg, webp, bmp), whose ids are their names, or the
     HDF5 test file of PatchCamelyon; it may be an HDF5 file. Stopped at any moment, the same
     command goes on where it was, and ends with the same table.
+
+    \b
+    Examples:
+      slidescan predict patches --out submission.csv
+      slidescan predict patches --like labels.csv --model default --model fast --out submission.csv
     """
     named = folder or list_path
     if named is None or (folder and list_path):

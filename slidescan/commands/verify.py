@@ -45,6 +45,11 @@ def command(
 
     Exit code 1 if any differs by more than the tolerance. Takes the engine and the device that
     made the map unless told otherwise, and always its precision and its --tta.
+
+    \b
+    Examples:
+      slidescan verify slide.tif map.zarr
+      slidescan verify slide.tif map.zarr --cells 64 --seed 1
     """
     from slidescan.engines.backend import TOLERANCE, choose
     from slidescan.engines.ensemble import Ensemble, described, same_models, shipped_models
