@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +16,10 @@ from slidescan.commands.options import (
     evaluation_libraries,
     warn,
 )
+
+if TYPE_CHECKING:
+    from slidescan.evaluation.scores import Scores
+    from slidescan.statistics.metrics import Choices
 
 
 class _Parts(click.Group):
@@ -31,51 +37,61 @@ class _Parts(click.Group):
 
 @click.group(cls=_Parts)
 def command() -> None:
-    """Compare predictions with what is known, of patches or of slides."""
+    """Measure how good predictions are: of patches, or maps of slides.
+
+    \b
+    Examples:
+      slidescan evaluate patches scores.csv labels.csv
+      slidescan evaluate slides maps --annotations annotations --unannotated normal
+    """
 
 
 @command.command("patches")
-@click.argument("predictions", type=PATH)
+@click.argument("predictions", metavar="PREDICTIONS...", type=PATH, nargs=-1, required=True)
 @click.argument("labels", type=PATH)
 @click.option("--groups", type=PATH, help="CSV (id,slide): intervals by resampling slides.")
+@click.option("--common", is_flag=True, help="Evaluate only the patches that all tables have.")
 @click.option(
-    "--common", is_flag=True, help="Evaluate the patches that both tables have, ignore the others."
-)
-@click.option("--out", type=PATH, help="Folder for metrics.json, metrics.md and PNGs.")
-@click.option(
-    "--images", type=PATH, help="Folder of the patches (<id>.tif, ...), to show the worst mistakes."
+    "--images", type=PATH, help="Folder of the patches (<id>.tif, ...), to draw the worst mistakes."
 )
 @click.option(
     "--threshold",
     type=Real(0, 1),
     default=0.5,
     show_default=True,
-    help="A patch is called tumour from this probability on.",
+    help="Operating point: patches with at least this probability are called tumour.",
 )
 @click.option(
     "--specificity",
     type=Real(0, 1),
     default=0.95,
     show_default=True,
-    help="The sensitivity is given at this specificity, or above.",
+    help="Report the sensitivity at this specificity or above.",
 )
 @click.option(
     "--sensitivity",
     type=Real(0, 1),
     default=0.95,
     show_default=True,
-    help="The specificity is given at this sensitivity, or above.",
+    help="Report the specificity at this sensitivity or above.",
 )
 @click.option(
     "--resamples",
     type=click.IntRange(0),
     default=1000,
     show_default=True,
-    help="For the intervals; 0 leaves them out.",
+    help="Bootstrap resamples for the intervals; 0 gives none.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the bootstrap.",
+)
+@click.option("--out", type=PATH, help="Folder for metrics.json, metrics.md and PNGs.")
 def patches(
-    predictions: Path,
+    predictions: tuple[Path, ...],
     labels: Path,
     groups: Path | None,
     common: bool,
@@ -85,35 +101,80 @@ def patches(
     seed: int,
     **choices: float,
 ) -> None:
-    """Compare the probabilities in PREDICTIONS with LABELS, both CSV (id,label).
+    """Compare the probabilities in PREDICTIONS with LABELS, all CSV tables (id,label).
 
-    Prints every metric with its 95 % bootstrap interval. With --out, also writes them as JSON and
-    Markdown, and PNGs: ROC, precision-recall, reliability, scores and, with --images, the worst
-    mistakes.
+    Prints every metric with its 95 % bootstrap interval. With several tables of PREDICTIONS, all
+    of the same patches, also prints the difference of each from the first table, with the
+    interval of the paired difference and DeLong's p-value of the ROC AUC (without --groups).
+
+    With --out, also writes JSON, Markdown and PNGs: ROC, precision-recall, reliability, scores
+    and, with --images, the worst mistakes; for several tables their ROC curves.
+
+    \b
+    Examples:
+      slidescan evaluate patches scores.csv labels.csv
+      slidescan evaluate patches scores.csv labels.csv --images patches --out report
+      slidescan evaluate patches scores.csv scores_b.csv labels.csv
     """
     from slidescan.errors import ConfigError
 
     if images and not out:
-        raise ConfigError("--images shows the worst mistakes in --out; name a folder with --out")
+        raise ConfigError("--images draws the worst mistakes into --out; name a folder with --out")
+    if images and len(predictions) > 1:
+        raise ConfigError("--images draws the mistakes of one table; got several PREDICTIONS")
     with evaluation_libraries():
-        from slidescan.evaluation.patches import draw, draw_mistakes, evaluate
-        from slidescan.evaluation.report import make_folder, text, write
-        from slidescan.evaluation.scores import read_scores
+        from slidescan.evaluation.report import make_folder
+        from slidescan.evaluation.scores import read_scores, short_names
         from slidescan.statistics.metrics import Choices
 
-    scores = read_scores(predictions, labels, groups, common=common)
+    names = short_names(predictions)
+    tables = read_scores(predictions, labels, groups, common=common)
     if out:
         make_folder(out)
-    if out and images:  # before what takes long: it may be refused
-        missing = draw_mistakes(out / "mistakes.png", scores, images, choices["threshold"])
+    if len(tables) > 1:
+        _compare(dict(zip(names, tables, strict=True)), Choices(**choices), resamples, seed, out)
+    else:
+        _evaluate(tables[0], Choices(**choices), resamples, seed, out, images)
+    if out:
+        click.echo(f"{out}: written")
+
+
+def _evaluate(
+    scores: Scores,
+    choices: Choices,
+    resamples: int,
+    seed: int,
+    out: Path | None,
+    images: Path | None,
+) -> None:
+    """One table: its metrics, pictures and worst mistakes."""
+    from slidescan.evaluation.patches import draw, draw_mistakes, evaluate
+    from slidescan.evaluation.report import text, write
+
+    if out and images:  # first, because it may be refused and the rest takes long
+        missing = draw_mistakes(out / "mistakes.png", scores, images, choices.threshold)
         if missing:
             warn(f"{images}: has no image of {len(missing)} of the worst mistakes, {missing[0]}")
     with bar("resampling", resamples, "resample") as done:
-        report = evaluate(scores, Choices(**choices), resamples, seed, done.update)
+        report = evaluate(scores, choices, resamples, seed, done.update)
     click.echo(text(report))
     if out:
         if not images:  # those of an earlier evaluation would be of other predictions
             (out / "mistakes.png").unlink(missing_ok=True)
-        draw(out, scores, report, choices["threshold"])
+        draw(out, scores, report, choices.threshold)
         write(out, report)
-        click.echo(f"{out}: written")
+
+
+def _compare(
+    tables: Mapping[str, Scores], choices: Choices, resamples: int, seed: int, out: Path | None
+) -> None:
+    """Several tables: their metrics, and the differences from the first."""
+    from slidescan.evaluation.paired import compare, draw
+    from slidescan.evaluation.report import text, write
+
+    with bar("resampling", resamples, "resample") as done:
+        report = compare(tables, choices, resamples, seed, done.update)
+    click.echo(text(report))
+    if out:
+        draw(out, tables, report)
+        write(out, report)

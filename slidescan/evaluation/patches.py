@@ -34,22 +34,19 @@ def evaluate(
 ) -> Report:
     """Every metric with its 95 % interval; slides are resampled where they are known."""
     scores = scores.ranked()
-    found = Evaluation(scores.labels, scores.p, choices)
+    evaluation = Evaluation(scores.labels, scores.p, choices)
     of, units = scores.groups()
 
     def statistic(counts: Counts) -> Floats:
-        return found.values(counts if scores.slides is None else counts[of])
+        return evaluation.values(counts if scores.slides is None else counts[of])
 
     results = bootstrap(statistic, units, resamples, seed, LEVEL, on_resample)
     metrics = [
-        _metric(key, name, result, resamples)
-        for (key, name), result in zip(names(choices).items(), results, strict=True)
+        Metric(key, name, found.value, found.low, found.high, metric_note(key, found, resamples))
+        for (key, name), found in zip(names(choices).items(), results, strict=True)
     ]
     positives, count = int(scores.labels.sum()), len(scores)
-    unit = "patches" if scores.slides is None else "slides"
-    how = f"{LEVEL:.0%} percentile bootstrap, {resamples} resamples of {unit}, seed {seed}"
-    if resamples == 0 or units < 2:
-        how = "none"
+    how = about_intervals(scores, units, resamples, seed)
     about: dict[str, JSON] = {
         "patches": count,
         "with_tumour": positives,
@@ -58,38 +55,39 @@ def evaluate(
         "interval": how,
     }
     title = f"{count:,} patches, {positives:,} with tumour"
-    first = f"Called tumour from {choices.threshold:g} on. Intervals: {how}."
-    notes = [first, *(_notes(scores, units) if resamples else [])]
-    return Report(title, about, metrics, notes, LEVEL, _tables(scores, found))
+    below = notes(scores, units, resamples, how)
+    return Report(title, about, metrics, below, LEVEL, _tables(scores, evaluation))
 
 
-def _metric(key: str, name: str, result: Interval, resamples: int) -> Metric:
-    note = ""
+def about_intervals(scores: Scores, units: int, resamples: int, seed: int) -> str:
+    """How the intervals were made; "none" where nothing can be resampled."""
+    if resamples == 0 or units < 2:
+        return "none"
+    unit = "patches" if scores.slides is None else "slides"
+    return f"{LEVEL:.0%} percentile bootstrap, {resamples} resamples of {unit}, seed {seed}"
+
+
+def metric_note(key: str, result: Interval, resamples: int) -> str:
+    """Why a metric is undefined, or what its interval leaves out; "" for most."""
     if np.isnan(result.value):
-        note = ONE_CLASS if key in RANKING else NOTHING
-    elif result.undefined:
-        note = f"undefined in {result.undefined} of {resamples} resamples, which are left out"
-    elif not (np.isnan(result.low) or result.low <= result.value <= result.high):
-        note = "not inside: resampling shifts it, so the interval shows its spread alone"
-    return Metric(key, name, result.value, result.low, result.high, note)
+        return ONE_CLASS if key in RANKING else NOTHING
+    if result.undefined:
+        return f"undefined in {result.undefined} of {resamples} resamples, which are left out"
+    if not (np.isnan(result.low) or result.low <= result.value <= result.high):
+        return "resampling biases it: the interval shows its spread only"
+    return ""
 
 
-def _notes(scores: Scores, units: int) -> list[str]:
-    notes = []
-    if scores.slides is None:
-        notes.append(
-            "Intervals take patches as independent; those of a slide are not, so the intervals "
-            "are too narrow. --groups resamples slides."
-        )
-    elif units < 2:
-        return ["No intervals: all patches are of one slide, which cannot be resampled."]
-    elif units < FEW:
-        notes.append(f"Intervals from {units} slides are too narrow: a bootstrap wants {FEW}.")
-    notes.append(
-        "Resampling adds to every gap between probability and frequency, so the interval of the "
-        "ECE leans upwards."
-    )
-    return notes
+def notes(scores: Scores, units: int, resamples: int, how: str) -> list[str]:
+    """The lines below the table."""
+    if resamples and units < 2:
+        return ["No intervals: all patches are from one slide, which cannot be resampled."]
+    lines = [f"Intervals: {how}."]
+    if resamples and scores.slides is None:
+        lines.append("Patches of one slide are not independent: --groups resamples slides.")
+    elif resamples and units < FEW:
+        lines.append(f"{units} slides give intervals that are too narrow; use at least {FEW}.")
+    return lines
 
 
 def _tables(scores: Scores, found: Evaluation) -> dict[str, JSON]:

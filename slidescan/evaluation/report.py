@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from slidescan.tools.atomic_files import replacing, writing
 from slidescan.tools.settings_diff import JSON, strict
 
 JSON_NAME, MARKDOWN_NAME = "metrics.json", "metrics.md"
 UNDEFINED = "undefined"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric minus that of the first table, with its interval; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+    delong_p_value: float
+    """Of DeLong's test of equal ROC areas; NaN where it was not done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +40,11 @@ class Metric:
     value: float
     low: float = float("nan")
     high: float = float("nan")
-    """Of its interval; NaN where there is none."""
+    """Bounds of its interval; NaN where there is none."""
     note: str = ""
+    predictions: str = ""
+    """The table that it is of, where several are compared."""
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +68,44 @@ def text(report: Report) -> str:
 
 
 def _aligned(report: Report) -> Iterator[str]:
-    rows = list(_rows(report))
+    rows = _rows(report)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, widths, strict=True)
         yield "  " + "  ".join(cell.ljust(width) for cell, width in cells).rstrip()
 
 
-def _rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
-    yield "metric", "value", f"{report.level:.0%} interval", ""
-    for m in report.metrics:
-        yield m.name, number(m.value), interval(m), m.note
+def _rows(report: Report) -> list[tuple[str, ...]]:
+    """Head and rows; the columns of a comparison where there is one."""
+    level = f"{report.level:.0%} interval"
+    if not any(m.predictions for m in report.metrics):
+        rows = [(m.name, number(m.value), interval(m), m.note) for m in report.metrics]
+        return [("metric", "value", level, ""), *rows]
+    head = ("metric", "predictions", "value", level, "difference", level, "DeLong p", "")
+    return [head, *map(_compared, report.metrics)]
 
 
-def number(value: float) -> str:
-    """Four decimals; a count stays whole."""
+def _compared(m: Metric) -> tuple[str, ...]:
+    own = (m.name, m.predictions, number(m.value), interval(m))
+    d = m.difference
+    if d is None:
+        return (*own, "", "", "", m.note)
+    p_value = f"{d.delong_p_value:.2g}" if isfinite(d.delong_p_value) else ""
+    return (*own, number(d.value, "+"), interval(d, "+"), p_value, m.note)
+
+
+def number(value: float, sign: str = "") -> str:
+    """Four decimals; a count stays whole. sign: "+" to print it always."""
     if not isfinite(value):
         return UNDEFINED
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
+    return str(value) if isinstance(value, int) else f"{value:{sign}.4f}"
 
 
-def interval(metric: Metric) -> str:
+def interval(found: Metric | Difference, sign: str = "") -> str:
     """Both bounds, or nothing."""
-    if not (isfinite(metric.low) and isfinite(metric.high)):
+    if not (isfinite(found.low) and isfinite(found.high)):
         return ""
-    return f"{metric.low:.4f} to {metric.high:.4f}"
+    return f"{number(found.low, sign)} to {number(found.high, sign)}"
 
 
 def markdown(report: Report) -> str:
@@ -86,7 +114,7 @@ def markdown(report: Report) -> str:
     lines = [f"# {report.title}", ""]
     about = {key: value for key, value in report.about.items() if value is not None}
     lines += [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in about.items()]
-    lines += ["", _row(head), "|---|---|---|---|", *map(_row, rows)]
+    lines += ["", _row(head), "|---" * len(head) + "|", *map(_row, rows)]
     lines += [line for note in report.notes for line in ("", note)]
     return "\n".join(lines) + "\n"
 
@@ -108,17 +136,32 @@ def as_json(report: Report) -> dict[str, JSON]:
             "title": report.title,
             "about": report.about,
             "interval_level": report.level,
-            "metrics": {m.key: _metric(m) for m in report.metrics},
+            "metrics": _metrics(report.metrics),
             "notes": list(report.notes),
             **report.tables,
         }
     )
 
 
-def _metric(metric: Metric) -> dict[str, JSON]:
-    found: dict[str, JSON] = {"name": metric.name, "value": known(metric.value)}
-    found |= {"low": known(metric.low), "high": known(metric.high)}
-    return found | ({"note": metric.note} if metric.note else {})
+def _metrics(metrics: Sequence[Metric]) -> dict[str, JSON]:
+    """By key; a comparison has the values of each table below `predictions`."""
+    found: dict[str, Any] = {}
+    for m in metrics:
+        if m.predictions:
+            of = found.setdefault(m.key, {"name": m.name, "predictions": {}})["predictions"]
+            of[m.predictions] = _values(m)
+        else:
+            found[m.key] = {"name": m.name, **_values(m)}
+    return found
+
+
+def _values(m: Metric) -> dict[str, JSON]:
+    found: dict[str, JSON] = {"value": known(m.value), "low": known(m.low), "high": known(m.high)}
+    if m.note:
+        found["note"] = m.note
+    if m.difference:
+        found["difference"] = {key: known(value) for key, value in asdict(m.difference).items()}
+    return found
 
 
 def known(value: float) -> float | None:

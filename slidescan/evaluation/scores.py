@@ -31,7 +31,11 @@ class Scores:
 
     def ranked(self) -> Scores:
         """The same from the highest probability down, which is quicker to evaluate."""
-        order = np.argsort(-self.p, kind="stable").tolist()
+        return self.taken(np.argsort(-self.p, kind="stable"))
+
+    def taken(self, rows: NDArray[np.intp]) -> Scores:
+        """The patches at these rows, in their order."""
+        order = rows.tolist()
         slides = None if self.slides is None else tuple(self.slides[i] for i in order)
         ids = tuple(self.ids[i] for i in order)
         return Scores(ids, self.labels[order], self.p[order], slides)
@@ -45,28 +49,47 @@ class Scores:
 
 
 def read_scores(
-    predictions: Path, labels: Path, groups: Path | None = None, *, common: bool = False
-) -> Scores:
-    """Tables with the columns id,label: probabilities, and 0 or 1; `groups` has id,slide.
+    predictions: Sequence[Path], labels: Path, groups: Path | None = None, *, common: bool = False
+) -> list[Scores]:
+    """The scores of each table of `predictions`, all of the same patches in the same order.
 
-    `common` takes the ids that both tables have; without it they must have the same.
+    Tables have the columns id,label: probabilities, and 0 or 1 in `labels`; `groups` has id,slide.
+    `common` takes the ids that all tables have; without it they must have the same.
 
     Raises:
         DataError: a table is not as described, an id is in it twice, or ids do not match.
     """
-    predicted = _read(predictions, "label", _probability, "not a probability from 0 to 1")
     known = _read(labels, "label", _label, "not 0 or 1")
-    ids = [i for i in predicted if i in known]
+    tables = [
+        _read(path, "label", _probability, "not a probability from 0 to 1") for path in predictions
+    ]
+    ids = [i for i in tables[0] if i in known and all(i in other for other in tables[1:])]
     if not ids:
         raise DataError(
-            f"{predictions} and {labels} have no id in common, e.g. {_example(predicted)} and "
-            f"{_example(known)}; are they of the same patches?"
+            f"{' and '.join(map(str, (*predictions, labels)))} have no id in common, e.g. "
+            f"{' and '.join([*map(_example, tables), _example(known)])}; are they of the same "
+            "patches?"
         )
     if not common:
-        _check_same(predictions, predicted, labels, known, len(ids))
+        for path, table in zip(predictions, tables, strict=True):
+            _check_same(path, table, labels, known, len(ids))
     slides = None if groups is None else _slides(groups, ids)
-    p, truth = np.array([predicted[i] for i in ids]), np.array([known[i] for i in ids], np.int64)
-    return Scores(tuple(ids), truth, p, slides)
+    truth = np.array([known[i] for i in ids], np.int64)
+    return [
+        Scores(tuple(ids), truth, np.array([table[i] for i in ids]), slides) for table in tables
+    ]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """A name to print for each table: its file's name where these differ, else the path.
+
+    Raises `DataError` where a table is given twice.
+    """
+    twice = [path for i, path in enumerate(paths) if path in paths[:i]]
+    if twice:
+        raise DataError(f"{twice[0]}: given twice; name each table of predictions once")
+    files = [path.name for path in paths]
+    return files if len(set(files)) == len(files) else list(map(str, paths))
 
 
 def _slides(path: Path, ids: Sequence[str]) -> tuple[str, ...]:
@@ -93,7 +116,7 @@ def _check_same(
     if found:
         raise DataError(
             f"{predictions} and {labels}: {'; '.join(found)}; --common evaluates the {common} "
-            "patches that are in both"
+            "patches that all tables have"
         )
 
 

@@ -16,6 +16,7 @@ from slidescan.evaluation.froc import RATES, Froc, froc, intervals
 from slidescan.evaluation.pixels import thinned
 from slidescan.evaluation.report import Metric, Report, known
 from slidescan.evaluation.slides import Study
+from slidescan.pictures import diagrams
 from slidescan.pictures import froc as pictures
 from slidescan.statistics.bootstrap import FEW, Interval, bootstrap
 from slidescan.statistics.curves import Curve, roc
@@ -85,7 +86,9 @@ def draw(folder: Path, study: Study, findings: Findings) -> None:
     drawn = {METHODS[m]: (curve, findings.bands[m]) for m, curve in findings.curves.items()}
     pictures.froc(folder / "froc.png", drawn, f"Lesions found, {count}")
     curves = {RULES[rule]: _roc(study, s) for rule, s in findings.scores.items()}
-    pictures.slides(folder / "slides.png", curves, f"Tumour on the slide, {count}")
+    diagrams.roc_curves(
+        folder / "slides.png", curves, f"Tumour on the slide, {count}", f"undefined: {ONE_CLASS}"
+    )
     cells = study.pixels
     title = f"Cells of {study.cases[0].um_per_cell:.4g} um, {cells.cells:,} scanned"
     pictures.cells(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from slidescan.pictures import style
 from slidescan.statistics import curves
-from slidescan.statistics.curves import Labels, Probabilities
+from slidescan.statistics.curves import Curve, Labels, Probabilities
 
 ONE_CLASS = "undefined: the patches are all of one class"
 NORMAL_TUMOUR = ("normal", "tumour")
@@ -72,6 +73,30 @@ def separately(
         draw("reliability.png", _reliability, "ece"),
         draw("histogram.png", _histogram, "", threshold),
     )
+
+
+def roc_curves(path: Path, curves: Mapping[str, Curve], title: str, undefined: str) -> None:
+    """Write a PNG with several ROC curves by name, or `undefined` where none has an area.
+
+    Raises `WriteError`.
+    """
+    style.save(path, roc_curves_figure(curves, title, undefined))
+
+
+def roc_curves_figure(curves: Mapping[str, Curve], title: str, undefined: str) -> Figure:
+    """`roc_curves`, before it is written."""
+    drawn, (panel,) = style.figure(1, 1, title)
+    drawn.set_size_inches(6.4, 5.2)
+    style.name(panel, "", "false positive rate", "true positive rate")
+    _square(panel)
+    panel.plot([0, 1], [0, 1], ":", color=style.GREY)
+    for (name, curve), colour in zip(curves.items(), cycle(style.COLOURS), strict=False):
+        if not np.isnan(curve.area):
+            panel.plot(curve.x, curve.y, color=colour, label=f"{name}: AUC {curve.area:.3f}")
+    style.legend(panel)
+    if all(np.isnan(curve.area) for curve in curves.values()):
+        style.note(panel, undefined)
+    return drawn
 
 
 def _histogram(

@@ -92,28 +92,6 @@ def _curve(
     panel.errorbar(rates * shift, curve.at, spread, fmt="o", color=colour, markersize=4, capsize=2)
 
 
-def slides(path: Path, curves: Mapping[str, Curve], title: str) -> None:
-    """Write a PNG: the ROC curve of each rule that scores slides. Raises `WriteError`."""
-    style.save(path, slides_figure(curves, title))
-
-
-def slides_figure(curves: Mapping[str, Curve], title: str) -> Figure:
-    """`slides`, before it is written."""
-    drawn, (panel,) = style.figure(1, 1, title)
-    drawn.set_size_inches(6.4, 5.2)
-    style.name(panel, "", "false positive rate", "true positive rate")
-    panel.set_xlim(-0.01, 1.01)
-    panel.set_ylim(-0.01, 1.02)
-    panel.plot([0, 1], [0, 1], ":", color=style.GREY)
-    for (name, curve), colour in zip(curves.items(), style.COLOURS, strict=False):
-        if not np.isnan(curve.area):
-            panel.plot(curve.x, curve.y, color=colour, label=f"{name}: AUC {curve.area:.3f}")
-    style.legend(panel)
-    if all(np.isnan(curve.area) for curve in curves.values()):
-        style.note(panel, "undefined: needs tumour and normal slides")
-    return drawn
-
-
 def cells(
     path: Path, roc: Curve, precision_recall: Curve, confusion: NDArray[np.int64], title: str
 ) -> None:
