@@ -37,13 +37,7 @@ class _Parts(click.Group):
 
 @click.group(cls=_Parts)
 def command() -> None:
-    """Measure how good predictions are: of patches, or maps of slides.
-
-    \b
-    Examples:
-      slidescan evaluate patches scores.csv labels.csv
-      slidescan evaluate slides maps --annotations annotations --unannotated normal
-    """
+    """Compare predictions of patches with labels, or maps of slides with annotations."""
 
 
 @command.command("patches")

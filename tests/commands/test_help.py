@@ -28,7 +28,6 @@ WITHOUT_EXAMPLES = {
     "calibrate",
     "data",
     "doctor",
-    "evaluate patches",
     "evaluate slides",
     "lr-find",
     "models",
