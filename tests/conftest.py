@@ -14,7 +14,7 @@ import pytest
 import slides
 import torch
 
-from slidescan.maps import store
+from slidescan.maps import layout
 from slidescan.models.model import save
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -75,8 +75,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 32 cells, so that a small slide has many."""
-    monkeypatch.setattr(store, "BLOCK_CELLS", 32)
-    monkeypatch.setattr(store, "CHUNK_CELLS", 16)
+    monkeypatch.setattr(layout, "BLOCK_CELLS", 32)
+    monkeypatch.setattr(layout, "CHUNK_CELLS", 16)
 
 
 @pytest.fixture(scope="session")

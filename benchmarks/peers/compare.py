@@ -70,7 +70,8 @@ from slidescan.maps.store import Heatmap
 from slidescan.models.model import Model, load
 from slidescan.networks.network import Network
 from slidescan.pictures import style
-from slidescan.slides.slide import Plane, Slide
+from slidescan.slides.plane import Plane
+from slidescan.slides.slide import Slide
 from slidescan.tools.hardware import cores
 
 INSIDE = Path(__file__).with_name("inside.py")

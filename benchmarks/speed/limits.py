@@ -34,7 +34,8 @@ from slidescan.geometry import Box, Grid
 from slidescan.protocols import Engine, calls_at_once
 from slidescan.scanning import pipeline
 from slidescan.scanning.session import Options, Session
-from slidescan.slides.slide import Plane, Slide
+from slidescan.slides.plane import Plane
+from slidescan.slides.slide import Slide
 from slidescan.tools.hardware import cores
 
 SQUARE_PX = 4096

@@ -36,7 +36,8 @@ from slidescan.models.model import Model, load
 from slidescan.pictures import style
 from slidescan.protocols import Engine
 from slidescan.scanning.pipeline import TILE_PX, plan_work, scan
-from slidescan.slides.slide import Plane, Slide
+from slidescan.slides.plane import Plane
+from slidescan.slides.slide import Slide
 from slidescan.tools.hardware import cores
 
 

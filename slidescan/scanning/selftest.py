@@ -19,7 +19,7 @@ from slidescan.engines.openvino.engine import processor
 from slidescan.geometry import PATCH_PX, Box, Grid
 from slidescan.protocols import Engine
 from slidescan.scanning.pipeline import TILE_PX, score_patches
-from slidescan.slides.slide import FORMATS, LIBRARY
+from slidescan.slides.handle import FORMATS, LIBRARY
 from slidescan.tools.hardware import cores
 
 Fact = tuple[str, str]

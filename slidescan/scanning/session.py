@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from slidescan.engines import backend, build, engine_pool, ensemble, patchwise, scan_modes
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
-from slidescan.maps.store import Heatmap, check_target
+from slidescan.maps.creation import check_target
+from slidescan.maps.store import Heatmap
 from slidescan.models import model
 from slidescan.protocols import Engine, Report
 from slidescan.scanning import pipeline
 from slidescan.slides import tissue
 from slidescan.slides.overview import read_whole
-from slidescan.slides.slide import Plane, Slide
+from slidescan.slides.plane import Plane
+from slidescan.slides.slide import Slide
 from slidescan.tools.hardware import cores, share_freed_memory
 from slidescan.tools.settings_diff import JSON
 

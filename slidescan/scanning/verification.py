@@ -12,7 +12,7 @@ from slidescan.geometry import Box
 from slidescan.maps.store import Heatmap
 from slidescan.protocols import Engine
 from slidescan.scanning.pipeline import score_patches
-from slidescan.slides.slide import Plane
+from slidescan.slides.plane import Plane
 
 
 @dataclass(frozen=True, slots=True)

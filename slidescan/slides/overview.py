@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slidescan.geometry import Box
 from slidescan.protocols import Bar, Reader
-from slidescan.slides.slide import Plane
+from slidescan.slides.plane import Plane
 
 LEVEL_PX = 2048
 """Most pixels of a level, a side, that one read of an overview decodes."""

@@ -19,14 +19,15 @@ from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
 from slidescan.errors import SlidescanError, WriteError
 from slidescan.geometry import Box, Grid
-from slidescan.maps import store
-from slidescan.maps.store import DamageError, Heatmap
+from slidescan.maps import creation, layout, record
+from slidescan.maps.layout import DamageError
+from slidescan.maps.store import Heatmap
 
 GRID = Grid((1099, 701), stride=2)  # 550 x 351 cells: 3 x 2 blocks, three levels, odd edges
 MPP = 0.972
 SETTINGS = {"model": {"name": "seed", "sha256": "ab"}, "slide": "f00d", "fields": [1, 2]}
 EMPTY = Box(0, 256, 256, 351)  # a block without tissue
-BLOCKS = list(GRID.cells.split(store.BLOCK_CELLS))
+BLOCKS = list(GRID.cells.split(layout.BLOCK_CELLS))
 
 
 def blank(**changes: Any) -> Any:
@@ -59,7 +60,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def shard(path: Path, block: Box) -> Path:
-    side = store.BLOCK_CELLS
+    side = layout.BLOCK_CELLS
     return path / "0" / "c" / str(block.y0 // side) / str(block.x0 // side)
 
 
@@ -372,13 +373,13 @@ def test_a_failed_creation_leaves_nothing(path: Path, monkeypatch: pytest.Monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "sync", full)
+    monkeypatch.setattr(layout, "sync", full)
     refused(lambda: Heatmap.create(path, **blank()), "disk full", "again")
     assert list(path.parent.iterdir()) == []
 
 
 def create_and_die(path: Path) -> None:
-    store.sync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    layout.sync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     Heatmap.create(path, **blank())
 
 
@@ -387,7 +388,7 @@ def test_a_killed_creation_leaves_no_half_map(path: Path) -> None:
         assert process.wait() == -signal.SIGKILL
     assert not path.exists()
     assert list(path.parent.iterdir()) != []  # its hidden folder
-    mine = path.parent / f".{path.name}-b-abcdefgh{store.TEMPORARY}"  # of a map "slide-b"
+    mine = path.parent / f".{path.name}-b-abcdefgh{creation.TEMPORARY}"  # of a map "slide-b"
     mine.mkdir()
     Heatmap.create(path, **blank()).close()
     assert sorted(path.parent.iterdir()) == [mine, path]
@@ -486,7 +487,7 @@ def test_a_link_is_followed(path: Path) -> None:
 
 def test_a_newer_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(store, "FORMAT", 2)
+        patch.setattr(record, "FORMAT", 2)
         Heatmap.create(path, **blank()).close()
     refused(lambda: Heatmap.open(path), "format 2", "update slidescan")
 

@@ -77,14 +77,15 @@ def uninterrupted(
 
 
 WRITE, PUT = "slidescan.maps.store:Heatmap.write", "slidescan.maps.store:Heatmap._put"
+LAY = "slidescan.maps.creation:lay"
 
 
 @pytest.mark.parametrize(
     ("strike", "done"),
     [
         pytest.param(Strike("slidescan.slides.tissue:tissue_mask"), None, id="finding-tissue"),
-        pytest.param(Strike("slidescan.maps.store:_lay"), None, id="before-the-map"),
-        pytest.param(Strike("slidescan.maps.store:_lay", after=True), None, id="map-not-in-place"),
+        pytest.param(Strike(LAY), None, id="before-the-map"),
+        pytest.param(Strike(LAY, after=True), None, id="map-not-in-place"),
         pytest.param(Strike("slidescan.engines.build:make_engine"), 0, id="no-block"),
         pytest.param(Strike(WRITE, 1, after=True), 1, id="first-block"),
         pytest.param(Strike(WRITE, 5), 4, id="middle"),
@@ -112,7 +113,7 @@ def test_killed_and_resumed_is_uninterrupted(
 def test_killed_twice(scan: Scan, uninterrupted: dict[str, bytes]) -> None:
     assert scan.run(Strike(WRITE, 3)) == -signal.SIGKILL
     # Between the shard's data and its bookkeeping.
-    assert scan.run(Strike("slidescan.maps.store:sync", 2)) == -signal.SIGKILL
+    assert scan.run(Strike("slidescan.maps.layout:sync", 2)) == -signal.SIGKILL
     assert 2 <= scan.blocks_done() <= 4
     assert scan.run() == 0, scan.log.read_text()
     assert scan.contents() == uninterrupted
@@ -141,9 +142,9 @@ def test_ctrl_c_is_one_line(target: str, scan: Scan, uninterrupted: dict[str, by
 def test_killed_at_any_time(scan: Scan, uninterrupted: dict[str, bytes]) -> None:
     """By the clock, in a process that nothing is done to but the size of blocks."""
     code = (
-        "import sys; from slidescan import cli; from slidescan.maps import ngff, store; "
-        f"store.BLOCK_CELLS = ngff.LEVEL_CELLS = {processes.BLOCK_CELLS}; "
-        f"store.CHUNK_CELLS = {processes.BLOCK_CELLS // 2}; cli.main(sys.argv[1:])"
+        "import sys; from slidescan import cli; from slidescan.maps import layout, ngff; "
+        f"layout.BLOCK_CELLS = ngff.LEVEL_CELLS = {processes.BLOCK_CELLS}; "
+        f"layout.CHUNK_CELLS = {processes.BLOCK_CELLS // 2}; cli.main(sys.argv[1:])"
     )
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code, *scan.arguments],

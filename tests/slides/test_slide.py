@@ -20,7 +20,8 @@ from PIL import Image
 
 from slidescan.errors import SlideError
 from slidescan.geometry import Box
-from slidescan.slides.slide import Slide, true_downsample
+from slidescan.slides.properties import true_downsample
+from slidescan.slides.slide import Slide
 
 # ---------------------------------------------------------------- what a slide says of itself
 
@@ -351,7 +352,7 @@ def test_a_forked_child_opens_its_own_handle(slide_folder, monkeypatch):
         opened_by.append(os.getpid())
         return openslide.OpenSlide(path)
 
-    monkeypatch.setattr("slidescan.slides.slide.OpenSlide", opening)
+    monkeypatch.setattr("slidescan.slides.handle.OpenSlide", opening)
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     with Slide.open(slide_folder / "even.tif") as slide:

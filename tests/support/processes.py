@@ -65,13 +65,13 @@ def _run(
     most_bytes: int | None,
 ) -> None:
     from slidescan.cli import main
-    from slidescan.maps import ngff, store
+    from slidescan.maps import layout, ngff
 
     sys.stdout.flush()
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    store.BLOCK_CELLS, store.CHUNK_CELLS = block_cells, block_cells // 2
+    layout.BLOCK_CELLS, layout.CHUNK_CELLS = block_cells, block_cells // 2
     ngff.LEVEL_CELLS = block_cells
     if strike:
         _arm(strike)

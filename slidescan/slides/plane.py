@@ -1,0 +1,57 @@
+"""The scan plane: a slide resampled to exactly the resolution asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidescan.geometry import Box
+from slidescan.slides.resampling import Taps, resample
+
+if TYPE_CHECKING:
+    from slidescan.slides.slide import Slide
+
+WHITE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The scan plane: a slide resampled to exactly `mpp`, origin at level-0 (0, 0).
+
+    Made by `Slide.plane`; fulfils `protocols.Reader`. Pixel (i, j) covers the square
+    [i*mpp, (i+1)*mpp) x [j*mpp, (j+1)*mpp) um of the slide.
+    """
+
+    slide: Slide = field(repr=False)
+    mpp: float
+    level: int
+    ratio: tuple[float, float]
+    """level px per scan-plane px, (y, x)"""
+    shape_px: tuple[int, int]
+    bounds: Box
+    """slide.bounds_l0 on this plane, rounded outwards"""
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """RGB of `box`, scan-plane px, (H, W, 3) uint8; white outside the slide.
+
+        The box may lie partly or wholly outside. A pixel has the same value whichever box it is
+        read in. Safe to call from several threads.
+
+        Raises SlideError where the slide cannot be read.
+        """
+        inside = box.clip(Box(0, 0, *self.shape_px))
+        if not inside.area:
+            return np.full((*box.shape, 3), WHITE, np.uint8)
+        rows = Taps.of(inside.y0, inside.y1, self.ratio[0])
+        columns = Taps.of(inside.x0, inside.x1, self.ratio[1])
+        support = Box(rows.start_src, columns.start_src, rows.stop_src, columns.stop_src)
+        pixels = resample(self.slide.read_level(self.level, support), rows, columns)
+        if inside == box:
+            return pixels
+        # Exactly white: resampled, the edge of the slide would ring into the first pixels outside.
+        out = np.full((*box.shape, 3), WHITE, np.uint8)
+        out[inside.shift(-box.y0, -box.x0).slices] = pixels
+        return out
