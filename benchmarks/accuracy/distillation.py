@@ -137,7 +137,7 @@ def notes(recipe: Recipe, data: Data, seeds: int, teacher: Teacher | None) -> st
 
 @click.command()
 @options
-@click.option("--teacher", help="A model, or FILE.pt2 that torch.export saved.")
+@click.option("--teacher", help="A model, or FILE.onnx.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
     "--rows",

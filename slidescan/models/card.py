@@ -68,12 +68,12 @@ class Published(Settings):
 class Ancestor(Settings):
     """A model that another was made from, and what that one was made from in turn.
 
-    What is not known, of an exported program for one, is None.
+    What is not known, of an ONNX file for one, is None.
     """
 
     name: str
     sha256: str
-    """Of its weights and its calibration; of an exported program, of the file."""
+    """Of its weights and its calibration; of an ONNX file, of the file."""
     data: str | None = None
     split: str | None = None
     held_out_sha256: str | None = None

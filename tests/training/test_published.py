@@ -71,7 +71,7 @@ def refused(error: type[SlidescanError], source: object, plan: Plan, *parts: str
 
 def test_the_name_tells_public_weights_from_models() -> None:
     assert all(map(is_published, ("imagenet", "nasnetamobile-7e03cead.pth", "a/b.pt")))
-    assert not any(map(is_published, ("default", "a.safetensors", "a.json", "teacher.pt2")))
+    assert not any(map(is_published, ("default", "a.safetensors", "a.json", "teacher.onnx")))
 
 
 def test_imagenet_is_the_package_s_weights_and_a_fresh_classifier(package: Path) -> None:

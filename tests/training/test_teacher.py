@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import pickle
-import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +11,14 @@ from typing import Any
 import learning
 import networks
 import numpy as np
+import onnx
 import pytest
 import torch
 from learning import TINY, VALIDATION, fit, tiny
+from onnx import TensorProto, helper, numpy_helper
 from slidescan_train.loop.learner import predict, tumour
 from slidescan_train.teachers.teacher import Teacher, load_teacher
-from torch import Tensor, nn
+from torch import Tensor
 
 from slidescan.errors import ModelError
 from slidescan.models.card import Ancestor
@@ -36,32 +34,46 @@ def _one_thread() -> Iterator[None]:
     yield from networks.one_thread()
 
 
-class Outputs(nn.Module):
-    """A network of another kind, whose logits come in one of several shapes."""
-
-    def __init__(self, shape: tuple[int, ...] = (-1, 2)) -> None:
-        super().__init__()
-        self.shape = shape
-        self.layer = nn.Conv2d(3, abs(int(np.prod(shape[1:]))), 96, padding=48, stride=96)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(x)[:, :, :1, :1].reshape(self.shape)
-        return out
-
-
 def record(name: str) -> Ancestor:
     return Ancestor(name=name, sha256="0" * 64)
 
 
-def exported(path: Path, network: nn.Module, dynamic: bool = True) -> Path:
-    shapes: Any = ({0: torch.export.Dim("batch", min=2)},) if dynamic else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, about the inside of torch.export
-        program = torch.export.export(
-            network.eval(), (torch.zeros(2, 3, 96, 96),), dynamic_shapes=shapes
-        )
-        torch.export.save(program, path)
+WEIGHTS = np.random.default_rng(0).normal(0, 0.02, (5, 3, 1, 1)).astype(np.float32)
+
+
+def onnx_file(
+    path: Path,
+    outputs: int = 2,
+    end: str | None = None,
+    shape: tuple[str | int, ...] = ("patches", 3, 96, 96),
+    kind: int = TensorProto.FLOAT,
+    change: Callable[[onnx.GraphProto], object] = lambda graph: None,
+) -> Path:
+    """A network of another kind: mean colour, one linear layer, then the operation `end`."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["colour"]),
+        helper.make_node("Conv", ["colour", "weights"], ["linear"]),
+        helper.make_node("Flatten", ["linear"], ["y" if end is None else "flat"]),
+    ]
+    if end:
+        nodes.append(helper.make_node(end, ["flat"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (shape[0], outputs))],
+        [numpy_helper.from_array(WEIGHTS[:outputs], "weights")],
+    )
+    change(graph)
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("elsewhere", 1)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+    path.write_bytes(model.SerializeToString())
     return path
+
+
+def linear(outputs: int) -> Tensor:
+    """What the layer of `onnx_file` gives for PATCHES."""
+    return PATCHES.mean((2, 3)) @ torch.from_numpy(WEIGHTS[:outputs, :, 0, 0]).T
 
 
 def refused(source: Path | str, *parts: str) -> None:
@@ -81,27 +93,99 @@ def test_a_saved_model_teaches(tiny_model: Path) -> None:
     torch.testing.assert_close(teacher(PATCHES), model.network(PATCHES)[:, :, 0, 0])
 
 
-@pytest.mark.parametrize("shape", [(-1, 2), (-1, 2, 1, 1), (-1, 1)])
-def test_an_exported_program_teaches(shape: tuple[int, ...], tmp_path: Path) -> None:
-    network = Outputs(shape)
-    teacher = load_teacher(str(exported(tmp_path / "elsewhere.pt2", network)), CPU)
-    logits = network(PATCHES).flatten(1)
-    one = logits.shape[1] == 1
-    expected = logits[:, 0].sigmoid() if one else logits.softmax(1)[:, 1]
-
-    sha256 = hashlib.sha256((tmp_path / "elsewhere.pt2").read_bytes()).hexdigest()
+@pytest.mark.parametrize(
+    ("outputs", "end", "expected"),
+    [
+        (1, None, linear(1)[:, 0].sigmoid()),
+        (1, "Sigmoid", linear(1)[:, 0].sigmoid()),
+        (2, None, linear(2).softmax(1)[:, 1]),
+        (2, "Softmax", linear(2).softmax(1)[:, 1]),
+    ],
+)
+def test_an_onnx_network_teaches(
+    outputs: int, end: str | None, expected: Tensor, tmp_path: Path
+) -> None:
+    path = onnx_file(tmp_path / "elsewhere.onnx", outputs, end)
+    teacher = load_teacher(str(path), CPU)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert teacher.record == Ancestor(name="elsewhere", sha256=sha256)  # and nothing else is known
-    torch.testing.assert_close(tumour(teacher(PATCHES)), expected)
+    torch.testing.assert_close(tumour(teacher(PATCHES)), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_teachers_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
-    refused(tmp_path / "none.pt2", "none.pt2: no such file")
-    (tmp_path / "text.pt2").write_text("weights")
-    refused(tmp_path / "text.pt2", "not a program that this torch can load")
+def test_certain_probabilities_are_finite_logits(tmp_path: Path) -> None:
+    def louder(graph: onnx.GraphProto) -> None:
+        graph.initializer[0].CopyFrom(numpy_helper.from_array(1000 * WEIGHTS[:1], "weights"))
+
+    teacher = load_teacher(str(onnx_file(tmp_path / "a.onnx", 1, "Sigmoid", change=louder)), CPU)
+    assert teacher(PATCHES).isfinite().all()
+
+
+def test_a_student_learns_from_an_onnx_network(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "a.onnx")
+    _, kept = fit(tiny(), teacher=load_teacher(str(path), CPU))
+    assert all(np.isfinite(step.loss) for step in kept.steps)
+
+
+def test_a_selection_of_a_softmax_is_a_probability(tmp_path: Path) -> None:
+    def select(graph: onnx.GraphProto) -> None:
+        graph.node[-1].output[0] = "both"
+        graph.initializer.append(numpy_helper.from_array(np.array([1]), "tumour"))
+        graph.node.append(helper.make_node("Gather", ["both", "tumour"], ["y"], axis=1))
+        graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+
+    teacher = load_teacher(str(onnx_file(tmp_path / "a.onnx", 2, "Softmax", change=select)), CPU)
+    expected = linear(2).softmax(1)[:, 1]
+    torch.testing.assert_close(tumour(teacher(PATCHES)), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_networks_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    def made(name: str, *args: Any, **options: Any) -> Path:
+        return onnx_file(tmp_path / f"{name}.onnx", *args, **options)
+
     refused("nobody", "nobody: no model card")
-    refused(exported(tmp_path / "many.pt2", Outputs((-1, 5))), "gives (2, 5)", "logits (N, 2)")
-    fixed = exported(tmp_path / "fixed.pt2", Outputs((2, 2)), dynamic=False)
-    refused(fixed, "does not take 3 RGB patches", "dynamic batch size")
+    refused(tmp_path / "none.onnx", "none.onnx: cannot be read: No such file", "--teacher")
+    refused(made("many", 5), "gives (2, 5) for 2 patches", "(N, 1), for tumour")
+    refused(made("fixed", shape=(2, 3, 96, 96)), "takes f32 [2,3,96,96]", "any N")
+    refused(made("small", shape=("n", 3, 64, 64)), "takes f32 [?,3,64,64]", "(N, 3, 96, 96)")
+    refused(made("half", kind=TensorProto.FLOAT16, change=halved), "takes f16", "float32")
+    three = made("three", change=lambda graph: graph.output.append(intermediate("colour")))
+    refused(three, "1 inputs and 2 outputs; it must have one of each")
+
+
+def halved(graph: onnx.GraphProto) -> None:
+    weights = numpy_helper.from_array(WEIGHTS[:2].astype(np.float16), "weights")
+    graph.initializer[0].CopyFrom(weights)
+    graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+
+
+def intermediate(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+
+
+def test_damaged_and_unknown_content_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "whole.onnx")
+    for name, content in {"text": b"weights", "empty": b"", "cut": path.read_bytes()[:60]}.items():
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+        refused(tmp_path / f"{name}.onnx", "not an ONNX model that OpenVINO can read")
+
+    def unknown(graph: onnx.GraphProto) -> None:
+        graph.node[-1].op_type, graph.node[-1].domain = "Unheard", "elsewhere"
+
+    refused(onnx_file(tmp_path / "unknown.onnx", change=unknown), "elsewhere.Unheard")
+
+
+def test_weights_in_another_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(graph: onnx.GraphProto) -> None:
+        tensor = graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights.bin")
+
+    (tmp_path / "weights.bin").write_bytes(WEIGHTS[:2].tobytes())
+    monkeypatch.chdir(tmp_path)
+    refused(onnx_file(tmp_path / "a.onnx", change=elsewhere), "in another file", "external_data")
 
 
 class Trap:
@@ -111,38 +195,13 @@ class Trap:
         return pytest.fail, ("a pickle was loaded",)
 
 
-def tampered(path: Path, change: Callable[[str, bytes], bytes], **added: bytes) -> Path:
-    out = path.with_name(f"tampered-{path.name}")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(out, "w") as target:
-        root = source.namelist()[0].partition("/")[0]
-        for name in source.namelist():
-            target.writestr(name, change(name, source.read(name)))
-        for name, content in added.items():
-            target.writestr(f"{root}/data/{name}", content)
-    return out
-
-
-def test_no_pickle_of_a_program_is_loaded(tmp_path: Path) -> None:
-    path = exported(tmp_path / "program.pt2", Outputs())
-    trap = io.BytesIO()
-    torch.save(Trap(), trap)
-
-    def inputs(name: str, content: bytes) -> bytes:
-        return trap.getvalue() if "/sample_inputs/" in name else content
-
-    def weights(name: str, content: bytes) -> bytes:
-        if not name.endswith("model_weights_config.json"):
-            return trap.getvalue() if "/weights/weight_" in name else content
-        config = json.loads(content)
-        for entry in config["config"].values():
-            entry["use_pickle"] = True
-        return json.dumps(config).encode()
-
-    refused(tampered(path, inputs), "not a program that this torch can load")
-    refused(tampered(path, weights), "is a pickle or a library")
-    for name in "constants/custom_obj_0", "constants/opaque_obj_0", "aotinductor/model/x.so":
-        added = tampered(path, lambda _, content: content, **{name: pickle.dumps(Trap())})
-        refused(added, f"{name} in it is a pickle or a library")
+@pytest.mark.parametrize("suffix", [".pt2", ".pt", ".pth", ".ckpt"])
+def test_files_that_may_hold_code_are_refused_unread(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"teacher{suffix}"
+    torch.save(Trap(), path)
+    refused(path, "may run code", "torch.onnx.export")
+    path.unlink()
+    refused(path, "may run code")
 
 
 def test_a_student_follows_its_teacher_and_not_the_labels() -> None:

@@ -33,7 +33,7 @@ from slidescan.errors import ConfigError, SlidescanError
     is_flag=True,
     help="Go on with the run in --out, with its settings; begin it where there is none.",
 )
-@click.option("--teacher", help="Distil from a model, or from FILE.pt2 that torch.export saved.")
+@click.option("--teacher", help="Distil from a model, or from FILE.onnx.")
 @click.option(
     "--init",
     "start",

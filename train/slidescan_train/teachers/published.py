@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
+import struct
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -24,6 +26,12 @@ from slidescan_train.teachers.lineage import Start
 IMAGENET = "imagenet"
 """The name of the weights that an installed package holds."""
 SUFFIXES = (".pth", ".pt")
+
+UNREADABLE = (
+    *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError),
+    *(LookupError, AttributeError, TypeError, AssertionError, OverflowError, struct.error),
+)
+"""What damaged files make torch raise."""
 
 
 def is_published(source: str) -> bool:
@@ -85,7 +93,7 @@ def _unpickle(path: Path, content: bytes) -> Mapping[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, of files that older versions wrote
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes torch raise
+    except UNREADABLE as error:
         raise ModelError(
             f"{path}: not a state dict of tensors: {' '.join(str(error).split())[:200]}"
         ) from error
