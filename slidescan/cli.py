@@ -18,7 +18,7 @@ COMMANDS = {
     for package, names in (
         ("slidescan", ("heatmap", "verify", "export", "predict", "evaluate", "calibrate")),
         ("slidescan", ("annotations", "models", "doctor", "data")),
-        ("slidescan_train", ("train", "augment", "lr-find", "runs")),
+        ("slidescan_train", ("train", "augment", "lr-find", "runs", "configs")),
     )
     for name in names
 }

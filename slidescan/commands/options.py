@@ -97,7 +97,11 @@ def settings_options(command: F) -> F:
             help="Change a setting, e.g. --set learning_rate=0.01 --set augment.stain.p=0.",
         ),
         click.option(
-            "--config", type=PATH, help="Settings, YAML. [default: those of configs/pcam.yaml]"
+            "--config",
+            type=PATH,
+            metavar="NAME_OR_FILE",
+            help="Settings: a shipped configuration (slidescan configs lists them) or a YAML file. "
+            "[default: pcam]",
         ),
     ):
         command = option(command)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from slidescan.tools.spelling import suggestion
 
 # Strict: pydantic would take `true` as 1.
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -18,6 +20,17 @@ class Settings(BaseModel):
     """Values that do not change; unknown keys, infinities and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        """Refuse unknown keys with a suggestion, which pydantic's own message lacks."""
+        if isinstance(values, Mapping):
+            known = cls.model_fields
+            unknown = [f"{k} ({suggestion(str(k), known)})" for k in values if k not in known]
+            if unknown:
+                raise ValueError(f"unknown key {', '.join(unknown)}")
+        return values
 
 
 class LayerPlan(Settings):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+QUICK = ROOT / "configs" / "quick.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,12 @@ def test_the_wheel_holds_both_packages_and_the_weights(wheel: Path) -> None:
     assert {
         "slidescan/cli.py",
         "slidescan/py.typed",
-        "slidescan/weights/default.safetensors",
-        "slidescan/weights/default.json",
-        "slidescan_train/loop.py",
+        "slidescan/models/weights/default.safetensors",
+        "slidescan/models/weights/default.json",
+        "slidescan_train/loop/training.py",
     } <= names
+    configs = {path.name for path in (ROOT / "configs").iterdir()}
+    assert {f"slidescan_train/configs/{name}" for name in configs} <= names
     assert not any(name.startswith(("tests/", "train/", "demo/")) for name in names)
     assert wheel.stat().st_size < 25 * 2**20
 
@@ -52,6 +55,7 @@ def test_the_installed_wheel_scans(wheel: Path, tmp_path: Path, slide_folder: Pa
     assert "tolerance 1e-05" in run(slidescan, "verify", slide, "map.zarr", cwd=tmp_path)
     where = run(python, "-c", "import slidescan; print(slidescan.__file__)", cwd=tmp_path)
     assert str(tmp_path) in where
+    assert run(slidescan, "configs", "quick", cwd=tmp_path) == QUICK.read_text()
     missing = subprocess.run(
         [slidescan, "train", "--data", "."], cwd=tmp_path, capture_output=True, text=True
     )

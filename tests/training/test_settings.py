@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
+from slidescan_train.recipe import shipped
 from slidescan_train.recipe.config import (
     Crop,
     OneOf,
@@ -16,6 +18,7 @@ from slidescan_train.recipe.config import (
     load_config,
 )
 
+from slidescan.cli import main
 from slidescan.errors import ConfigError
 from slidescan.geometry import LABEL_PX, PATCH_PX
 from slidescan.networks.network import Network
@@ -95,11 +98,17 @@ def test_an_augmentation_that_a_list_leaves_out_is_never_drawn(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("epoch: 3", ("epoch = 3", "not permitted")),
-        ("augment: {flip: true}", ("augment.flip = True", "not permitted")),
+        ("epoch: 3", ("c.yaml: unknown key epoch (did you mean epochs?)",)),
+        (
+            "augment: {flip: true}",
+            ("augment: unknown key flip (known: d4, stain, hue, one_of, crop)",),
+        ),
         ("augment: {stain: {scale: 0.1}}", ("augment.stain.p = ", "required")),
         ("augment: {stain: {p: 2}}", ("augment.stain.p = 2", "less than or equal to 1")),
-        ("augment: {one_of: {zoom: {p: 1}}}", ("augment.one_of.zoom = ", "not permitted")),
+        (
+            "augment: {one_of: {bluer: {p: 1}}}",
+            ("augment.one_of: unknown key bluer (did you mean blur?)",),
+        ),
         (
             "augment: {one_of: {blur: {p: 0.7}, jpeg: {p: 0.4}}}",
             ("c.yaml: augment.one_of: its probabilities add up to 1.1", "at most one"),
@@ -116,7 +125,10 @@ def test_an_augmentation_that_a_list_leaves_out_is_never_drawn(tmp_path: Path) -
                 "distil.weight is 0.9, not 1",
             ),
         ),
-        ("plan: {stem: [], cells: [], depth: 3}", ("plan.depth = 3", "not permitted")),
+        (
+            "plan: {stem: [], cells: [], heads: 3}",
+            ("plan: unknown key heads (did you mean head?)",),
+        ),
         ("epochs: many", ("epochs = 'many'", "integer")),
         ("epochs: true", ("epochs = True", "integer")),
         ("epochs: 2.5", ("epochs = 2.5", "integer")),
@@ -149,10 +161,10 @@ def test_a_setting_is_refused_with_key_value_and_expectation(
 
 
 def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
-    for path in tmp_path / "none.yaml", tmp_path:
+    for path, told in (tmp_path / "none.yaml", "no such"), (tmp_path, "is a folder"):
         with pytest.raises(ConfigError) as error:
             load_config(path)
-        refused(str(error.value), f"{path}: cannot be read")
+        refused(str(error.value), f"{path}: {told}")
 
 
 def test_any_key_can_be_changed_on_the_command_line() -> None:
@@ -181,10 +193,10 @@ def test_any_key_can_be_changed_on_the_command_line() -> None:
         ("epochs", ("'epochs'", "wants key=value")),
         ("=3", ("wants key=value",)),
         ("epochs=[", ("'epochs=['", "not YAML")),
-        ("epoch=3", ("epoch = 3", "not permitted")),
+        ("epoch=3", ("--set: unknown key epoch (did you mean epochs?)",)),
         ("epochs=0", ("epochs = 0", "greater than or equal to 1")),
         ("epochs.x=3", ("epochs = {'x': 3}", "integer")),
-        ("augment.one_of.zoom.p=1", ("augment.one_of.zoom", "not permitted")),
+        ("augment.one_of.zoom.p=1", ("augment.one_of: unknown key zoom (known: blur, ",)),
         ("plan.cells.9.filters=8", ("plan.cells.9", "the list has 2 items, from 0")),
         ("plan.cells.last.filters=8", ("plan.cells.last", "the list has 2 items, from 0")),
     ],
@@ -195,3 +207,51 @@ def test_a_change_is_refused_with_key_value_and_expectation(
     with pytest.raises(ConfigError) as error:
         load_config(None, [change])
     refused(str(error.value), "--set", *parts)
+
+
+# --- shipped configurations -------------------------------------------------------------------
+
+
+def test_a_shipped_configuration_is_found_by_its_name() -> None:
+    for name in ("seed", "seed.yaml"):
+        assert load_config(Path(name)) == load_config(CONFIGS / "seed.yaml")
+    assert shipped.names()[0] == "pcam"
+    assert set(shipped.names()) == {path.stem for path in CONFIGS.glob("*.yaml")}
+
+
+def test_a_file_goes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("quick").mkdir()  # a run's folder may well have that name
+    assert load_config(Path("quick")).epochs == 16
+    Path("quick").rmdir()
+    Path("quick").write_text("epochs: 3")
+    assert load_config(Path("quick")).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("quik", ("quik: no such configuration", "did you mean quick?", "slidescan configs")),
+        ("configs/seed.yml", ("no such configuration", "did you mean seed?")),
+        ("mine", ("known: pcam, best, default",)),
+    ],
+)
+def test_a_wrong_name_is_answered_by_the_nearest(name: str, parts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(Path("nowhere") / name if "/" in name else Path(name))
+    refused(str(error.value), *parts)
+
+
+def test_configs_lists_and_prints() -> None:
+    listed = CliRunner().invoke(main, ["configs"])
+    assert listed.exit_code == 0
+    lines = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    assert list(lines) == shipped.names()
+    assert all(text.endswith(".") and len(text) < 100 for text in lines.values())
+    printed = CliRunner().invoke(main, ["configs", "quick"])
+    assert printed.stdout == (CONFIGS / "quick.yaml").read_text()
+    wrong = CliRunner().invoke(main, ["configs", "sed"])
+    assert (wrong.exit_code, wrong.stderr) == (
+        1,
+        "Error: sed: no such configuration; did you mean seed?\n",
+    )

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from slidescan.errors import ConfigError, describe
 from slidescan.geometry import LABEL_PX
 from slidescan.networks.plan import AnyPlan, CellPlan, Count, LayerPlan, NasnetPlan, Settings
+from slidescan_train.recipe.shipped import locate
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 # Not strict, as counts are: YAML 1.1 reads 3e-3 as a string.
@@ -287,9 +288,12 @@ class TrainConfig(Settings):
 
 
 def load_config(path: Path | None, changes: Iterable[str] = ()) -> TrainConfig:
-    """Read a YAML file; without one, the defaults. `changes` are `key=value`, values in YAML,
-    nested keys with dots: `augment.stain.p=0.3`. Raises `ConfigError` naming the key."""
-    config = TrainConfig() if path is None else _read(path)
+    """Read a YAML file or a shipped configuration by its name; without one, the defaults.
+
+    `changes` are `key=value`, values in YAML, nested keys with dots: `augment.stain.p=0.3`.
+    Raises `ConfigError` naming the key.
+    """
+    config = TrainConfig() if path is None else _read(locate(path))
     settings = config.model_dump(mode="json")
     try:
         for change in changes:
