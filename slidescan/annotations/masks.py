@@ -1,6 +1,7 @@
-"""Masks on disk, written as they come, a block of rows at a time, so that memory stays flat.
+"""Masks on disk, written a block of rows at a time, so that memory does not grow with the slide.
 
-Pillow and imageio want the whole picture at once, which for a slide at full resolution is 20 GB.
+PNG and NPY are written here because Pillow, imageio and numpy.save need the whole picture, which
+is 20 GB for a slide at full resolution. tifffile takes tiles as they come.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ Blocks = Iterable[NDArray[np.bool_]]
 TILE = 512
 """Rows of a block, all but the last: a TIFF is written a row of tiles at a time."""
 
-_SHORT, _LONG, _RATIONAL = 3, 4, 5
+CLASSIC_BYTES = 2**31
+"""Cells above which the TIFF is a BigTIFF, whose offsets have 64 bits."""
 
 
 def check_suffix(path: Path) -> None:
@@ -82,55 +84,33 @@ def _png(file: IO[bytes], blocks: Blocks, shape: tuple[int, int], mpp: float) ->
 
 
 def _tiff(file: IO[bytes], blocks: Blocks, shape: tuple[int, int], mpp: float) -> None:
-    """Grey, 8 bits, deflated tiles (TIFF 6.0, sections 2 and 15); the directory is at the end."""
+    """Grey, 8 bits, deflated tiles of TILE px a side, padded with 0 at the right and the bottom."""
+    from tifffile import TiffWriter
+
     height, width = shape
-    file.write(struct.pack("<2sHI", b"II", 42, 0))
-    offsets, sizes = [], []
-    for block in blocks:
-        for left in range(0, width, TILE):
-            part = block[:, left : left + TILE]
-            tile = np.zeros((TILE, TILE), np.uint8)
-            tile[: part.shape[0], : part.shape[1]][part] = 255
-            offsets.append(file.tell())
-            sizes.append(file.write(zlib.compress(tile.tobytes())))
-    per_cm = (round(1e4 / mpp * 1000), 1000)
-    directory: list[tuple[int, int, list[int] | tuple[int, ...]]] = [
-        (256, _LONG, [width]),
-        (257, _LONG, [height]),
-        (258, _SHORT, [8]),  # bits per sample
-        (259, _SHORT, [8]),  # compression: deflate
-        (262, _SHORT, [1]),  # 0 is black
-        (277, _SHORT, [1]),  # samples per pixel
-        (282, _RATIONAL, per_cm),
-        (283, _RATIONAL, per_cm),
-        (296, _SHORT, [3]),  # of a centimetre
-        (322, _SHORT, [TILE]),
-        (323, _SHORT, [TILE]),
-        (324, _LONG, offsets),
-        (325, _LONG, sizes),
-    ]
-    _directory(file, directory)
 
+    def tiles() -> Iterator[NDArray[np.uint8]]:
+        for block in blocks:
+            for left in range(0, width, TILE):
+                part = block[:, left : left + TILE]
+                tile = np.zeros((TILE, TILE), np.uint8)
+                tile[: len(part), : part.shape[1]][part] = 255
+                yield tile
 
-def _directory(
-    file: IO[bytes], directory: list[tuple[int, int, list[int] | tuple[int, ...]]]
-) -> None:
-    """Write (tag, type, values), and in the header where they are."""
-    entries = []
-    for tag, kind, values in directory:
-        packed = struct.pack(f"<{len(values)}{'H' if kind == _SHORT else 'I'}", *values)
-        if len(packed) > 4:
-            file.write(b"\0" * (file.tell() % 2))  # offsets are even
-            at = file.tell()
-            file.write(packed)
-            packed = struct.pack("<I", at)
-        count = len(values) // 2 if kind == _RATIONAL else len(values)
-        entries.append(struct.pack("<HHI4s", tag, kind, count, packed))
-    file.write(b"\0" * (file.tell() % 2))
-    at = file.tell()
-    file.write(struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", 0))
-    file.seek(4)
-    file.write(struct.pack("<I", at))
+    per_cm = 1e4 / mpp
+    with TiffWriter(file, bigtiff=height * width > CLASSIC_BYTES) as tiff:
+        tiff.write(
+            tiles(),
+            shape=shape,
+            dtype=np.uint8,
+            tile=(TILE, TILE),
+            photometric="minisblack",
+            compression="zlib",
+            resolution=(per_cm, per_cm),
+            resolutionunit="CENTIMETER",
+            metadata=None,
+            maxworkers=1,  # several would first collect 256 MB of tiles
+        )
 
 
 _WRITERS: dict[str, Callable[[IO[bytes], Blocks, tuple[int, int], float], None]] = {

@@ -112,6 +112,9 @@ def rasterise(
 
     Cell (0, 0) has its corner at the slide's, so the mask lies on a map of the same resolution.
     """
+    with evaluation_libraries():
+        import tifffile  # noqa: F401  # here, and not when the first rows are written
+
     from slidescan.annotations.masks import check_suffix
     from slidescan.tools.atomic_files import check_folder
 
