@@ -52,6 +52,7 @@ from slidescan.models.model import load
 from slidescan.patches.labelled import Data, Patches
 from slidescan.patches.labelled.splits import ids_sha256
 from slidescan.pictures import grids
+from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.atomic_files import replacing
 from slidescan.tools.csv_tables import write_table
 
@@ -366,7 +367,7 @@ def show_model(recipe: Recipe, found: Clusters, model: str) -> None:
 
 
 def _draw_mistakes(out: Path, place: int, name: str, patches: Patches, p: Scores) -> None:
-    worst = np.concatenate(grids.worst(patches.labels, p, SHOWN))
+    worst = np.concatenate(worst_mistakes(patches.labels, p, SHOWN))
     shown = patches.take(worst)
     grids.mistakes(
         out / f"mistakes-{place}.jpg",

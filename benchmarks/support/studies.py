@@ -25,8 +25,9 @@ from slidescan.engines.ensemble import Ensemble
 from slidescan.errors import SlidescanError
 from slidescan.patches.labelled import Data, Patches, load_data
 from slidescan.pictures import style
+from slidescan.statistics.arrays import Counts, Floats
 from slidescan.statistics.bootstrap import Interval, bootstrap
-from slidescan.statistics.metrics import Choices, Counts, Evaluation, Floats, names
+from slidescan.statistics.metrics import Evaluation, OperatingPoints, names
 from slidescan.tools.atomic_files import check_folder, replacing, writing
 from slidescan.tools.hardware import cores
 
@@ -35,7 +36,7 @@ Scores = NDArray[np.float32]
 
 
 METRICS = {"roc_auc": "AUC", "nll": "NLL", "accuracy": "accuracy", "ece": "ECE"}
-PLACES = [list(names(Choices())).index(key) for key in METRICS]
+PLACES = [list(names(OperatingPoints())).index(key) for key in METRICS]
 
 
 @dataclass(frozen=True, slots=True)

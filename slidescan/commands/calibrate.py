@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from slidescan.evaluation.calibration import Outcome
+    from slidescan.evaluation.calibration_fit import Outcome
     from slidescan.models.model import Card
     from slidescan.networks.network import Network
     from slidescan.patches.labelled import Data, Patches
@@ -67,7 +67,7 @@ def command(
     with training_libraries(), evaluation_libraries():
         from tqdm import tqdm
 
-        from slidescan.evaluation.calibration import calibrate, fit_isotonic, fit_temperature
+        from slidescan.evaluation.calibration_fit import calibrate, fit_isotonic, fit_temperature
         from slidescan.patches.labelled import load_data
 
     progress = partial(tqdm, disable=None, dynamic_ncols=True)

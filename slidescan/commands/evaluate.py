@@ -19,7 +19,7 @@ from slidescan.commands.options import (
 
 if TYPE_CHECKING:
     from slidescan.evaluation.scores import Scores
-    from slidescan.statistics.metrics import Choices
+    from slidescan.statistics.metrics import OperatingPoints
 
 
 class _Parts(click.Group):
@@ -119,30 +119,32 @@ def patches(
     with evaluation_libraries():
         from slidescan.evaluation.report import make_folder
         from slidescan.evaluation.scores import read_scores, short_names
-        from slidescan.statistics.metrics import Choices
+        from slidescan.statistics.metrics import OperatingPoints
 
     names = short_names(predictions)
     tables = read_scores(predictions, labels, groups, common=common)
     if out:
         make_folder(out)
     if len(tables) > 1:
-        _compare(dict(zip(names, tables, strict=True)), Choices(**choices), resamples, seed, out)
+        _compare(
+            dict(zip(names, tables, strict=True)), OperatingPoints(**choices), resamples, seed, out
+        )
     else:
-        _evaluate(tables[0], Choices(**choices), resamples, seed, out, images)
+        _evaluate(tables[0], OperatingPoints(**choices), resamples, seed, out, images)
     if out:
         click.echo(f"{out}: written")
 
 
 def _evaluate(
     scores: Scores,
-    choices: Choices,
+    choices: OperatingPoints,
     resamples: int,
     seed: int,
     out: Path | None,
     images: Path | None,
 ) -> None:
     """One table: its metrics, pictures and worst mistakes."""
-    from slidescan.evaluation.patches import draw, draw_mistakes, evaluate
+    from slidescan.evaluation.patch_report import draw, draw_mistakes, evaluate
     from slidescan.evaluation.report import text, write
 
     if out and images:  # first, because it may be refused and the rest takes long
@@ -160,7 +162,11 @@ def _evaluate(
 
 
 def _compare(
-    tables: Mapping[str, Scores], choices: Choices, resamples: int, seed: int, out: Path | None
+    tables: Mapping[str, Scores],
+    choices: OperatingPoints,
+    resamples: int,
+    seed: int,
+    out: Path | None,
 ) -> None:
     """Several tables: their metrics, and the differences from the first."""
     from slidescan.evaluation.paired import compare, draw

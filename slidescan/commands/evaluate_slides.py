@@ -19,7 +19,7 @@ from slidescan.commands.options import (
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
-    from slidescan.evaluation.slides import Study
+    from slidescan.evaluation.study import Study
     from slidescan.evaluation.truth import Truth
     from slidescan.maps.store import Heatmap
 
@@ -116,14 +116,14 @@ def command(
 
         from slidescan.evaluation import compare_slide, slide_report
         from slidescan.evaluation.report import make_folder, text, write
-        from slidescan.evaluation.slides import Study, read_folds, write_detections
+        from slidescan.evaluation.study import Study, read_folds, write_detections
         from slidescan.evaluation.truth import Truth
 
     found = compare_slide.find_maps(maps)
     truth = Truth.of(
         annotations, reference, normal_prefix, unannotated_normal=unannotated == "normal"
     )
-    study = Study(compare_slide.Choices(threshold, radius, um_per_px, itc_normal, partial))
+    study = Study(compare_slide.SlideChoices(threshold, radius, um_per_px, itc_normal, partial))
     if out:
         make_folder(out)
     _compare(study, truth, found, slides)

@@ -36,7 +36,7 @@ PART_CELLS = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class SlideChoices:
     """How maps become detections and slides tumour or normal."""
 
     threshold: float = THRESHOLD
@@ -111,7 +111,10 @@ def names(heatmap: Heatmap) -> tuple[str, str]:
 
 
 def judge(
-    values: NDArray[np.float32], tumour: NDArray[np.bool_], um_per_cell: float, choices: Choices
+    values: NDArray[np.float32],
+    tumour: NDArray[np.bool_],
+    um_per_cell: float,
+    choices: SlideChoices,
 ) -> tuple[Figures, Pixels]:
     """Compare a map with the annotated cells, both (rows, columns); also its counts of cells."""
     wanted = lesions(tumour, um_per_cell)
@@ -133,7 +136,7 @@ def judge(
     return figures, pixels
 
 
-def evaluate(heatmap: Heatmap, truth: Truth, choices: Choices) -> tuple[Case, Pixels]:
+def evaluate(heatmap: Heatmap, truth: Truth, choices: SlideChoices) -> tuple[Case, Pixels]:
     """Compare a map with what is known of its slide.
 
     Raises:

@@ -37,19 +37,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from slidescan.evaluation.detections import EVERY_NEIGHBOUR, Detections, regions
-from slidescan.statistics.bootstrap import RESAMPLES, Counts, Interval, bootstrap
+from slidescan.statistics.arrays import Counts, Floats
+from slidescan.statistics.bootstrap import RESAMPLES, Interval, bootstrap
+from slidescan.statistics.curves import FROC_RATES as RATES
+from slidescan.statistics.curves import Froc
 
 MERGE_UM = 75.0
 """Lesions closer than this are one: "the equivalent size of 5 tumor cells"."""
 
 ITC_UM = 275.0
 """Below this major axis, after growing, a lesion is isolated tumour cells."""
-
-RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""False positives a slide at which the challenge reads the sensitivity."""
-
-Floats = NDArray[np.float64]
-Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +73,10 @@ class Lesions:
 class Scored:
     """What one slide's detections add to the curve."""
 
-    false: Scores
+    false: NDArray[np.float32]
     """of every false positive"""
-    found: Scores
+    found: NDArray[np.float32]
     """the highest of each lesion that is to be found, 0 where it was missed"""
-
-
-@dataclass(frozen=True, slots=True)
-class Froc:
-    """The curve, the sensitivity at `RATES` and their mean; NaN where there is no lesion."""
-
-    rates: Floats
-    """(N,) false positives a slide, rising from 0"""
-    sensitivity: Floats
-    """(N,) share of the lesions found at so many"""
-    at: Floats
-    """(6,)"""
-    score: float
 
 
 def lesions(tumour: NDArray[np.bool_], um_per_cell: float) -> Lesions:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from slidescan.evaluation.patches import about_intervals, metric_note, notes
+from slidescan.evaluation.patch_report import about_intervals, metric_note, notes
 from slidescan.evaluation.report import Difference, Metric, Report
 from slidescan.evaluation.scores import Scores
 from slidescan.pictures import diagrams
+from slidescan.statistics.arrays import Counts, Floats
 from slidescan.statistics.bootstrap import LEVEL, Interval, bootstrap
 from slidescan.statistics.curves import roc
 from slidescan.statistics.delong import delong_p
-from slidescan.statistics.metrics import Choices, Counts, Evaluation, Floats, names
+from slidescan.statistics.metrics import Evaluation, OperatingPoints, names
 
 OF_ONE_TABLE = ("precision-recall.png", "reliability.png", "histogram.png", "mistakes.png")
 """Pictures that an earlier evaluation of a single table may have left in the folder."""
@@ -23,7 +24,7 @@ OF_ONE_TABLE = ("precision-recall.png", "reliability.png", "histogram.png", "mis
 
 def compare(
     tables: Mapping[str, Scores],
-    choices: Choices,
+    choices: OperatingPoints,
     resamples: int,
     seed: int,
     on_resample: Callable[[], object] = lambda: None,

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.statistics.curves import Curve, Floats
+from slidescan.statistics.arrays import Floats
+from slidescan.statistics.ranking import Curve, precision_recall_curve, roc_curve
 
 _DROPPED_BITS = 12
 """Of a float32's 23 bits of mantissa."""
@@ -77,25 +78,17 @@ class Pixels:
 
     def roc(self) -> Curve:
         """False positive rate against true positive rate, and the AUC; NaN with one class."""
-        false, true = self._cumulated()
-        if not false[-1] or not true[-1]:
-            return Curve(np.empty(0), np.empty(0), math.nan)
-        x, y = false / false[-1], true / true[-1]
-        return Curve(x, y, float(np.trapezoid(y, x)))
+        return roc_curve(*self._cumulated())
 
     def precision_recall(self) -> Curve:
         """Recall against precision, and the average precision; NaN without tumour."""
-        false, true = self._cumulated()
-        if not true[-1]:
-            return Curve(np.empty(0), np.empty(0), math.nan)
-        recall, precision = true / true[-1], true[1:] / (true[1:] + false[1:])
-        area = float(np.sum(np.diff(recall) * precision))
-        return Curve(recall, np.concatenate([precision[:1], precision]), area)
+        return precision_recall_curve(*self._cumulated())
 
-    def _cumulated(self) -> Floats:
-        """Normal and tumour cells at each bin that holds any or above, from above the highest."""
+    def _cumulated(self) -> tuple[Floats, Floats]:
+        """True and false positives at each bin that holds any cell, from above the highest down."""
         some = self.counts[:, self.counts.any(axis=0)][:, ::-1]
-        return np.concatenate([np.zeros((2, 1)), np.cumsum(some, axis=1)], axis=1)
+        false, true = np.concatenate([np.zeros((2, 1)), np.cumsum(some, axis=1)], axis=1)
+        return true, false
 
 
 def bins(p: NDArray[np.float32]) -> NDArray[np.int64]:

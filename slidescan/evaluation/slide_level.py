@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from slidescan.evaluation.detections import label, regions
-from slidescan.statistics.bootstrap import Counts
-
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
+from slidescan.statistics.arrays import Counts, Floats, Labels
+from slidescan.statistics.ranking import Ranking, roc_area
 
 TOP_CELLS = 100
 AREAS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -100,7 +98,7 @@ def _regions(values: NDArray[np.float32], threshold: float, um_per_cell: float) 
 
 @dataclass(frozen=True)
 class Auc:
-    """The AUC of slides' scores by several rules, for slides drawn any number of times."""
+    """The ROC area of slides' scores by several rules, for slides drawn any number of times."""
 
     labels: Labels
     """(slides,) 0 or 1"""
@@ -108,20 +106,18 @@ class Auc:
     """(rules, slides); a rule with a NaN is undefined"""
 
     def at(self, counts: Counts) -> Floats:
-        """(rules,) with slide i drawn `counts[i]` times; NaN where a class is missing.
-
-        The share of pairs of a tumour and a normal slide that are in the right order, ties half.
-        """
-        pairs = np.outer(counts[self.labels == 1], counts[self.labels == 0])
-        if not pairs.sum():
-            return np.full(len(self.scores), np.nan)
-        return np.asarray((self._right * pairs).sum(axis=(1, 2)) / pairs.sum())
+        """(rules,) with slide i drawn `counts[i]` times; NaN where a class is missing."""
+        return np.array(
+            [roc_area(*r.positives(counts)) if r else np.nan for r in self._rankings], float
+        )
 
     @cached_property
-    def _right(self) -> Floats:
-        """(rules, tumour slides, normal slides): 1, 1/2 or 0; NaN where a score is."""
-        tumour, normal = self.scores[:, self.labels == 1], self.scores[:, self.labels == 0]
-        return (np.sign(tumour[:, :, None] - normal[:, None]) + 1) / 2
+    def _rankings(self) -> list[Ranking | None]:
+        """One for each rule, None for a rule without scores."""
+        return [
+            None if np.isnan(scores).any() else Ranking(self.labels, scores)
+            for scores in self.scores
+        ]
 
 
 def too_few(labels: Labels, folds: NDArray[np.int64]) -> str:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from slidescan.evaluation import slide_level
 from slidescan.evaluation.compare_slide import METHODS, Case
-from slidescan.evaluation.froc import RATES, Froc, froc, intervals
+from slidescan.evaluation.froc import froc, intervals
 from slidescan.evaluation.pixels import thinned
 from slidescan.evaluation.report import Metric, Report, known
-from slidescan.evaluation.slides import Study
-from slidescan.pictures import diagrams
-from slidescan.pictures import froc as pictures
+from slidescan.evaluation.study import Study
+from slidescan.pictures import diagrams, slide_curves
 from slidescan.statistics.bootstrap import FEW, Interval, bootstrap
-from slidescan.statistics.curves import Curve, roc
+from slidescan.statistics.curves import FROC_RATES, Froc, roc
+from slidescan.statistics.ranking import Curve
 from slidescan.tools.settings_diff import JSON
 
 ONE_CLASS = "needs tumour and normal slides"
@@ -84,14 +84,14 @@ def draw(folder: Path, study: Study, findings: Findings) -> None:
     """froc.png, slides.png and cells.png. Raises WriteError."""
     count = f"{len(study.cases)} slides, {study.lesions} lesions"
     drawn = {METHODS[m]: (curve, findings.bands[m]) for m, curve in findings.curves.items()}
-    pictures.froc(folder / "froc.png", drawn, f"Lesions found, {count}")
+    slide_curves.froc(folder / "froc.png", drawn, f"Lesions found, {count}")
     curves = {RULES[rule]: _roc(study, s) for rule, s in findings.scores.items()}
     diagrams.roc_curves(
         folder / "slides.png", curves, f"Tumour on the slide, {count}", f"undefined: {ONE_CLASS}"
     )
     cells = study.pixels
     title = f"Cells of {study.cases[0].um_per_cell:.4g} um, {cells.cells:,} scanned"
-    pictures.cells(
+    slide_curves.cells(
         folder / "cells.png",
         thinned(cells.roc()),
         thinned(cells.precision_recall()),
@@ -120,7 +120,7 @@ def _froc_metrics(method: str, found: Sequence[Interval]) -> Iterator[Metric]:
     note = "no lesion to find" if math.isnan(found[-1].value) else ""
     *at, mean = found
     yield _metric(f"froc_{method}", f"FROC score, {METHODS[method]}", mean, note)
-    for rate, interval in zip(RATES, at, strict=True):
+    for rate, interval in zip(FROC_RATES, at, strict=True):
         name = f"Sensitivity at {rate:g} false positives a slide, {METHODS[method]}"
         yield _metric(f"froc_{method}_at_{rate:g}", name, interval, note)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from slidescan.pictures import style
 from slidescan.statistics import curves
-from slidescan.statistics.curves import Curve, Labels, Probabilities
+from slidescan.statistics.arrays import Labels, Probabilities
+from slidescan.statistics.ranking import Curve
 
 ONE_CLASS = "undefined: the patches are all of one class"
 NORMAL_TUMOUR = ("normal", "tumour")
@@ -174,7 +175,7 @@ def _confusion(panel: Axes, counts: NDArray[np.int64]) -> None:
 
 def _reliability(panel: Axes, labels: Labels, p: Probabilities, interval: str = "") -> None:
     beneath = _split(panel)
-    bins = curves.calibration(labels, p)
+    bins = curves.reliability(labels, p)
     title = f"Reliability: ECE {bins.error:.4f}{interval}"
     if not interval:
         title += f", Brier {curves.brier(labels, p):.4f}"

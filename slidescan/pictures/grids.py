@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from slidescan.geometry import LABEL_PX
-from slidescan.statistics.curves import Labels, Probabilities
+from slidescan.statistics.arrays import Labels, Probabilities
+from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.atomic_files import replacing
 
 Tile: TypeAlias = tuple[NDArray[np.uint8], str]
@@ -47,22 +48,6 @@ def grid(
     _save(path, sheet([("", tiles)], columns, title, mark=mark))
 
 
-def worst(
-    labels: Labels, probabilities: Probabilities, most: int = 40, threshold: float = 0.5
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows of the worst false positives and false negatives, the worst of each first.
-
-    At most half of `most` each; a probability that is NaN is no mistake of either kind.
-    """
-    positives = np.flatnonzero((labels == 0) & (probabilities >= threshold))
-    negatives = np.flatnonzero((labels == 1) & (probabilities < threshold))
-    by_p = [
-        positives[np.argsort(-probabilities[positives], kind="stable")],
-        negatives[np.argsort(probabilities[negatives], kind="stable")],
-    ]
-    return by_p[0][: most // 2], by_p[1][: most // 2]
-
-
 def mistakes(
     path: Path,
     pixels: NDArray[np.uint8],
@@ -74,9 +59,9 @@ def mistakes(
     title: str = "Worst mistakes on the validation patches; the square is the 32 px that are "
     "labelled",
 ) -> None:
-    """Write a PNG of the worst mistakes among the given patches, (N, 96, 96, 3); see `worst`.
+    """Write a PNG of the worst mistakes among the given patches, (N, 96, 96, 3).
 
-    Each with its probability of tumour and the beginning of its id. Raises `WriteError`.
+    Each has its probability of tumour and the beginning of its id as caption. Raises `WriteError`.
     """
     sections = [
         (
@@ -85,7 +70,7 @@ def mistakes(
         )
         for kind, rows in zip(
             ("False positives (labelled normal)", "False negatives (labelled tumour)"),
-            worst(labels, probabilities, most, threshold),
+            worst_mistakes(labels, probabilities, most, threshold),
             strict=True,
         )
     ]

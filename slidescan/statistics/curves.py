@@ -1,36 +1,45 @@
-"""What a classifier's probabilities are worth: the numbers behind the pictures.
+"""Curves and bins of a classifier's probabilities, for tables and pictures.
 
 Everywhere `labels` are (N,) 0 or 1 and `p` are (N,) probabilities of 1, none of them NaN. A
-measure that the labels leave undefined, as the AUC of one class, is NaN.
+measure that the labels leave undefined, such as the ROC area of one class, is NaN.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Labels: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float64]
-Probabilities: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+from slidescan.statistics.arrays import Floats, Labels, Probabilities
+from slidescan.statistics.ranking import (
+    NAN,
+    Curve,
+    Ranking,
+    precision_recall_curve,
+    roc_curve,
+)
 
-NAN = float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A curve over all thresholds, from the highest, and the area that sums it up."""
-
-    x: Floats
-    y: Floats
-    area: float
+FROC_RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""False positives per slide at which Camelyon16 reads the sensitivity."""
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """How often probabilities come true, in equal-width bins of P(1).
+class Froc:
+    """A FROC curve, its sensitivity at `FROC_RATES`, and their mean; NaN without a lesion."""
+
+    rates: Floats
+    """(N,) false positives per slide, rising from 0."""
+    sensitivity: Floats
+    """(N,) share of the lesions found at that rate."""
+    at: Floats
+    """(6,)"""
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Predicted against observed frequency, in equal-width bins of P(1).
 
     Bins without patches hold NaN.
     """
@@ -56,31 +65,13 @@ class Calibration:
 
 
 def roc(labels: Labels, p: Probabilities) -> Curve:
-    """False positive rate against true positive rate, and the AUC."""
-    true, false = _counts(labels, p)
-    if not len(labels) or not true[-1] or not false[-1]:
-        return Curve(np.empty(0), np.empty(0), NAN)
-    x, y = false / false[-1], true / true[-1]
-    return Curve(x, y, float(np.trapezoid(y, x)))
+    """False positive rate against true positive rate, and the ROC area."""
+    return roc_curve(*Ranking(labels, p).positives())
 
 
 def precision_recall(labels: Labels, p: Probabilities) -> Curve:
-    """Recall against precision, and the average precision: no interpolation, as scikit-learn's."""
-    true, false = _counts(labels, p)
-    if not len(labels) or not true[-1]:
-        return Curve(np.empty(0), np.empty(0), NAN)
-    recall, precision = true / true[-1], true[1:] / (true[1:] + false[1:])
-    area = float(np.sum(np.diff(recall) * precision))
-    return Curve(recall, np.concatenate([precision[:1], precision]), area)
-
-
-def _counts(labels: Labels, p: Probabilities) -> tuple[Floats, Floats]:
-    """True and false positives at each distinct threshold, from above the highest down."""
-    order = np.argsort(-p, kind="stable")
-    true = np.cumsum(labels[order])
-    last = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))[: len(p)]
-    positives = np.concatenate([[0], true[last]]).astype(float)
-    return positives, np.concatenate([[0], last + 1]) - positives
+    """Recall against precision, and the average precision."""
+    return precision_recall_curve(*Ranking(labels, p).positives())
 
 
 def confusion(labels: Labels, p: Probabilities, threshold: float = 0.5) -> NDArray[np.int64]:
@@ -94,7 +85,7 @@ def brier(labels: Labels, p: Probabilities) -> float:
     return float(np.mean((p.astype(float) - labels) ** 2)) if len(labels) else NAN
 
 
-def calibration(labels: Labels, p: Probabilities, bins: int = 15) -> Calibration:
+def reliability(labels: Labels, p: Probabilities, bins: int = 15) -> Reliability:
     """Bin the probabilities; 1.0 goes to the last bin."""
     place = np.minimum((p.astype(float) * bins).astype(np.int64), bins - 1)
     counts = np.bincount(place, minlength=bins)
@@ -102,7 +93,7 @@ def calibration(labels: Labels, p: Probabilities, bins: int = 15) -> Calibration
         predicted = np.bincount(place, p, bins) / counts
         observed = np.bincount(place, labels, bins) / counts
         low, high = _wilson(observed, counts)
-    return Calibration(np.linspace(0, 1, bins + 1), counts, predicted, observed, low, high)
+    return Reliability(np.linspace(0, 1, bins + 1), counts, predicted, observed, low, high)
 
 
 def _wilson(share: Floats, counts: NDArray[np.int64], z: float = 1.96) -> tuple[Floats, Floats]:

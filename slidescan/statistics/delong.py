@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from slidescan.statistics.curves import Floats, Labels
+from slidescan.statistics.arrays import Floats, Labels
 
 
 def delong_p(labels: Labels, first: Floats, second: Floats) -> float:

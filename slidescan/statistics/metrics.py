@@ -1,40 +1,38 @@
-"""What patch probabilities are worth: every metric at once, of patches drawn any number of times.
+"""All metrics of patch probabilities at once, for patches drawn any number of times.
 
-The definitions are scikit-learn's; what the labels leave undefined is NaN.
+The definitions are scikit-learn's. A metric that the labels leave undefined is NaN.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Labels: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float64]
-Counts: TypeAlias = NDArray[np.int64]
-Rows: TypeAlias = NDArray[np.intp] | slice
+from slidescan.statistics.arrays import Counts, Floats, Labels
+from slidescan.statistics.ranking import Ranking, average_precision, roc_area
 
 BINS = 15
 """Equal-width bins of P(tumour) for the ECE."""
 SLACK = 1e-9
-"""0.95 of 100 patches are 95, though 0.05 * 100 in binary is a little more than 5."""
+"""Tolerance, in patches: 0.05 * 100 is a little more than 5 in binary."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class OperatingPoints:
     """Where probabilities become decisions."""
 
     threshold: float = 0.5
+    """Probabilities from here on are called tumour."""
     specificity: float = 0.95
-    """At which the sensitivity is given."""
+    """The sensitivity is reported at this specificity."""
     sensitivity: float = 0.95
-    """At which the specificity is given."""
+    """The specificity is reported at this sensitivity."""
 
 
-def names(choices: Choices) -> dict[str, str]:
+def names(choices: OperatingPoints) -> dict[str, str]:
     """Key and name of each metric, in the order of `Evaluation.values`."""
     return {
         "roc_auc": "ROC AUC",
@@ -58,15 +56,15 @@ class Evaluation:
 
     labels: Labels
     p: Floats
-    choices: Choices = Choices()
+    choices: OperatingPoints = OperatingPoints()
 
     def values(self, counts: Counts) -> Floats:
         """Every metric of patches drawn `counts` (N,) times, in the order of `names`."""
-        true, false = self._curve(counts)
+        true, false = self._ranking.positives(counts)
         return np.array(
             [
-                _auc(true, false),
-                _average_precision(true, false),
+                roc_area(true, false),
+                average_precision(true, false) if false[-1] else float("nan"),
                 *self._decisions(counts),
                 self._sensitivity_at(true, false),
                 self._specificity_at(true, false),
@@ -76,25 +74,8 @@ class Evaluation:
         )
 
     @cached_property
-    def _order(self) -> tuple[Rows, Labels, Rows]:
-        """From the highest probability: the rows, their labels, and the last of each tie."""
-        order = np.argsort(-self.p, kind="stable")
-        last = np.append(np.diff(self.p[order]) != 0, True)
-        labels, everything = self.labels[order], slice(None)
-        return (
-            # Picking all in their order is most of the time of a resample.
-            everything if (order[1:] > order[:-1]).all() else order,
-            labels,
-            everything if last.all() else np.flatnonzero(last),
-        )
-
-    def _curve(self, counts: Counts) -> tuple[Floats, Floats]:
-        """True and false positives at each distinct threshold, from above the highest down."""
-        order, labels, last = self._order
-        drawn = counts[order]
-        called, true = (np.cumsum(v)[last] for v in (drawn, drawn * labels))
-        positives = np.concatenate([[0.0], true])
-        return positives, np.concatenate([[0.0], called]) - positives
+    def _ranking(self) -> Ranking:
+        return Ranking(self.labels, self.p)
 
     def _decisions(self, counts: Counts) -> list[float]:
         """Accuracy, balanced accuracy, F1, sensitivity, specificity at the threshold."""
@@ -129,7 +110,7 @@ class Evaluation:
     @cached_property
     def _losses(self) -> Floats:
         """(N, 2): negative log-likelihood and squared error of each patch."""
-        # As scikit-learn: a certain mistake costs 36, not infinity.
+        # As scikit-learn: a mistake with probability 1 costs 36 instead of infinity.
         least = np.finfo(self.p.dtype).eps
         p = np.clip(self.p, least, 1 - least)
         nll = -np.where(self.labels == 1, np.log(p), np.log1p(-p))
@@ -140,7 +121,7 @@ class Evaluation:
         return np.minimum((self.p * BINS).astype(np.int64), BINS - 1)
 
     def _ece(self, counts: Counts) -> float:
-        """Naeini et al. 2015, of P(tumour): the gap of each bin weighs as many as it holds."""
+        """Naeini et al. 2015, of P(tumour): the mean gap of the bins, weighted by patches."""
         gaps = np.bincount(self._bin, counts * (self.labels - self.p), BINS)
         return float(np.abs(gaps).sum() / counts.sum())
 
@@ -148,18 +129,3 @@ class Evaluation:
 def _ratio(part: float, whole: float, *also: float) -> float:
     """NaN where `whole`, or another number it needs, is 0."""
     return float(part / whole) if whole and all(also) else float("nan")
-
-
-def _auc(true: Floats, false: Floats) -> float:
-    # By the trapezoidal rule; of counts, so without rounding.
-    twice = float(np.diff(false) @ (true[1:] + true[:-1]))
-    return _ratio(twice, 2 * true[-1] * false[-1])
-
-
-def _average_precision(true: Floats, false: Floats) -> float:
-    """No interpolation."""
-    if not (true[-1] and false[-1]):
-        return float("nan")
-    # Where a resample drew nothing above a threshold it gained nothing either: 0 / 1, not 0 / 0.
-    precision = true[1:] / np.maximum(true[1:] + false[1:], 1)
-    return float(np.diff(true) @ precision / true[-1])

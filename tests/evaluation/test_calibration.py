@@ -21,8 +21,14 @@ from slidescan.cli import main
 from slidescan.engines.openvino.engine import OpenVINOEngine
 from slidescan.engines.torch_engine import TorchEngine
 from slidescan.errors import DataError, ModelError
-from slidescan.evaluation import calibration
-from slidescan.evaluation.calibration import Quality, apply, fit_isotonic, fit_temperature, folds
+from slidescan.evaluation import calibration_fit
+from slidescan.evaluation.calibration_fit import (
+    Quality,
+    apply,
+    fit_isotonic,
+    fit_temperature,
+    folds,
+)
 from slidescan.geometry import PATCH_PX
 from slidescan.models.model import Calibration, load, save
 from slidescan.networks.calibration import Calibrate
@@ -224,12 +230,12 @@ def test_an_isotonic_line_goes_through_scikit_learns_steps() -> None:
     bent = np.where(logits > 0, logits, 3 * logits)  # what no temperature mends
     line = fit_isotonic(bent, labels)
     assert line.isotonic is not None
-    assert 5 < len(line.isotonic) <= calibration.KNOTS
+    assert 5 < len(line.isotonic) <= calibration_fit.KNOTS
     steps = IsotonicRegression(out_of_bounds="clip").fit(bent, labels)
     for x, y in line.isotonic[1:-1]:
         assert expit(y) == pytest.approx(steps.predict([x])[0], abs=0.05)
     slopes = np.diff([y for _, y in line.isotonic]) / np.diff([x for x, _ in line.isotonic])
-    assert slopes.max() <= calibration.STEEPEST * 1.01
+    assert slopes.max() <= calibration_fit.STEEPEST * 1.01
     after = Quality.of(apply(line, bent), labels)
     assert (
         after.ece < 0.02 < Quality.of(bent / fit_temperature(bent, labels).temperature, labels).ece
@@ -265,21 +271,21 @@ def test_patches_that_allow_no_fit_are_refused() -> None:
 def test_cross_fitting_judges_each_patch_by_others() -> None:
     logits, labels = overconfident(400)
     ids = list(map(str, range(400)))
-    outcome = calibration.calibrate(logits, labels, ids, fit_isotonic)
+    outcome = calibration_fit.calibrate(logits, labels, ids, fit_isotonic)
     assert outcome.cross_fitted is not None
     assert outcome.after.nll < outcome.cross_fitted.nll  # what was fitted flatters itself
     assert outcome.before == Quality.of(logits, labels)
     flipped = labels.copy()
     flipped[folds(ids) == 0] ^= 1  # only its own fold's labels: the fits of that fold do not move
-    again = calibration._cross_fitted(logits, flipped, folds(ids), fit_temperature)
-    first = calibration._cross_fitted(logits, labels, folds(ids), fit_temperature)
+    again = calibration_fit._cross_fitted(logits, flipped, folds(ids), fit_temperature)
+    first = calibration_fit._cross_fitted(logits, labels, folds(ids), fit_temperature)
     assert np.array_equal(again[folds(ids) == 0], first[folds(ids) == 0])
     assert not np.array_equal(again[folds(ids) == 1], first[folds(ids) == 1])
 
 
 def test_a_fold_that_allows_no_fit_leaves_the_others_figures() -> None:
     logits, labels = overconfident(40)
-    outcome = calibration.calibrate(logits, labels, ["one slide"] * 40, fit_temperature)
+    outcome = calibration_fit.calibrate(logits, labels, ["one slide"] * 40, fit_temperature)
     assert outcome.cross_fitted is None
     assert outcome.by == fit_temperature(logits, labels)
 

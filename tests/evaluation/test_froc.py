@@ -25,7 +25,7 @@ from slidescan.evaluation.froc import (
     lesions,
     score,
 )
-from slidescan.pictures.froc import froc_figure
+from slidescan.pictures.slide_curves import froc_figure
 
 SHAPE = (120, 200)
 

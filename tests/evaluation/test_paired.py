@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from slidescan.evaluation.paired import compare
 from slidescan.evaluation.scores import Scores
 from slidescan.statistics.delong import delong_p
-from slidescan.statistics.metrics import Choices, names
+from slidescan.statistics.metrics import OperatingPoints, names
 
 N = 200
 
@@ -87,7 +87,7 @@ def test_every_metric_has_its_difference(tables: tuple[Path, Path, Path], tmp_pa
     out = tmp_path / "out"
     assert run(*tables, "--resamples", 20, "--out", out).exit_code == 0
     metrics = found(out)["metrics"]
-    assert list(metrics) == list(names(Choices()))
+    assert list(metrics) == list(names(OperatingPoints()))
     for metric in metrics.values():
         first, second = metric["predictions"].values()
         assert second["difference"]["value"] == pytest.approx(second["value"] - first["value"])
@@ -100,7 +100,7 @@ def test_pairing_narrows_the_interval_of_the_difference() -> None:
     near = np.clip(p + rng.normal(0, 0.01, 400), 0.01, 0.99)
     ids = tuple(map(str, range(400)))
     tables = {name: Scores(ids, labels, values) for name, values in (("a", p), ("b", near))}
-    second = compare(tables, Choices(), 200, 0).metrics[1]
+    second = compare(tables, OperatingPoints(), 200, 0).metrics[1]
     assert second.difference is not None
     assert second.difference.high - second.difference.low < 0.2 * (second.high - second.low)
 

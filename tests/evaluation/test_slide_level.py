@@ -13,7 +13,7 @@ from slidescan.evaluation import pixels
 from slidescan.evaluation.pixels import Pixels, bins, thinned
 from slidescan.evaluation.slide_level import FEATURES, Auc, features, forest, too_few
 from slidescan.statistics.bootstrap import bootstrap
-from slidescan.statistics.curves import Curve
+from slidescan.statistics.ranking import Curve
 
 SHAPE = (60, 80)
 CELL_MM2 = UM**2 / 1e6

@@ -24,6 +24,7 @@ from slidescan.errors import WriteError
 from slidescan.geometry import LABEL_PX, PATCH_PX
 from slidescan.pictures import diagrams, grids
 from slidescan.statistics import curves
+from slidescan.statistics.mistakes import worst_mistakes
 
 NAN = float("nan")
 YELLOW, BLACK = (255, 221, 0), (0, 0, 0)
@@ -99,7 +100,7 @@ def test_brier_is_scikit_learns() -> None:
 def test_calibration_by_hand() -> None:
     labels = np.array([0, 1, 1, 1])
     p = np.array([0.1, 0.3, 0.9, 1.0], np.float32)
-    bins = curves.calibration(labels, p, bins=2)
+    bins = curves.reliability(labels, p, bins=2)
     assert bins.counts.tolist() == [2, 2]
     assert bins.predicted.tolist() == pytest.approx([0.2, 0.95])
     assert bins.observed.tolist() == [0.5, 1.0]
@@ -113,7 +114,7 @@ def test_calibration_is_scikit_learns() -> None:
     rng = np.random.default_rng(5)
     p = rng.random(1000).astype(np.float32)
     labels = (rng.random(1000) < p**2).astype(np.int64)
-    bins = curves.calibration(labels, p)
+    bins = curves.reliability(labels, p)
     observed, predicted = calibration_curve(labels, p, n_bins=15)
     np.testing.assert_allclose(bins.observed, observed)
     np.testing.assert_allclose(bins.predicted, predicted)
@@ -127,17 +128,17 @@ def test_what_one_class_or_no_patch_leaves_undefined_is_nan() -> None:
         assert math.isnan(curves.precision_recall(labels, given).area)
     assert math.isnan(curves.roc(np.ones(3, np.int64), np.full(3, 0.2, np.float32)).area)
     assert math.isnan(curves.brier(none, p))
-    assert math.isnan(curves.calibration(none, p).error)
+    assert math.isnan(curves.reliability(none, p).error)
     assert curves.confusion(none, p).tolist() == [[0, 0], [0, 0]]
 
 
 def test_worst_gives_each_kind_worst_first() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1, 0, 1])
     p = np.array([0.6, 0.9, 0.1, 0.4, 0.05, 0.8, NAN, NAN], np.float32)
-    positives, negatives = grids.worst(labels, p)
+    positives, negatives = worst_mistakes(labels, p)
     assert positives.tolist() == [1, 0]
     assert negatives.tolist() == [4, 3]
-    assert [rows.tolist() for rows in grids.worst(labels, p, most=2)] == [[1], [4]]
+    assert [rows.tolist() for rows in worst_mistakes(labels, p, most=2)] == [[1], [4]]
 
 
 # Sheets of patches
@@ -252,7 +253,7 @@ def test_the_validation_picture_states_its_numbers() -> None:
         f"average precision {metrics.average_precision_score(labels, p):.4f}",
         f"prevalence {labels.mean():.3f}",
         f"Brier {metrics.brier_score_loss(labels, p):.4f}",
-        f"ECE {curves.calibration(labels, p).error:.4f}",
+        f"ECE {curves.reliability(labels, p).error:.4f}",
         f"{normal:,}\n{normal / (normal + false):.1%} of normal",
         f"{false:,}\n{false / (normal + false):.1%} of normal",
         f"{missed:,}\n{missed / (missed + true):.1%} of tumour",

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as reference
 
-from slidescan.evaluation.patches import evaluate
+from slidescan.evaluation.patch_report import evaluate
 from slidescan.evaluation.report import Metric, Report, as_json, markdown, text
 from slidescan.evaluation.scores import Scores
-from slidescan.statistics.bootstrap import Counts, Floats, bootstrap, intervals, resample
-from slidescan.statistics.metrics import BINS, Choices, Evaluation, names
+from slidescan.statistics.arrays import Counts, Floats
+from slidescan.statistics.bootstrap import bootstrap, intervals, resample
+from slidescan.statistics.metrics import BINS, Evaluation, OperatingPoints, names
 
-CHOICES = Choices(threshold=0.4, specificity=0.9, sensitivity=0.8)
+CHOICES = OperatingPoints(threshold=0.4, specificity=0.9, sensitivity=0.8)
 
 
 def draw(count: int, seed: int, decimals: int = 17) -> tuple[NDArray[np.int64], Floats]:
@@ -106,7 +107,7 @@ def test_a_share_that_binary_cannot_hold_is_met_exactly() -> None:
     # 95 of 100 normal patches below all others: a specificity of 0.95, not a little less.
     labels = np.array([0] * 100 + [1] * 10)
     p = np.concatenate([np.full(95, 0.1), np.full(5, 0.8), np.full(10, 0.8)])
-    ours = Evaluation(labels, p, Choices(specificity=0.95)).values(np.ones(110, np.int64))
+    ours = Evaluation(labels, p, OperatingPoints(specificity=0.95)).values(np.ones(110, np.int64))
     assert dict(zip(names(CHOICES), ours, strict=True))["sensitivity_at_specificity"] == 1
 
 
@@ -161,7 +162,7 @@ def test_resampling_slides_widens_the_intervals_of_patches_that_are_alike() -> N
     p = np.repeat(np.clip(0.3 + 0.3 * of_slide + rng.normal(0, 0.2, 20), 0.01, 0.99), 50)
     ids, labels = tuple(map(str, range(1000))), np.repeat(of_slide, 50)
     by_patch, by_slide = (
-        evaluate(Scores(ids, labels, p, groups), Choices(), 200, 0).metrics[0]
+        evaluate(Scores(ids, labels, p, groups), OperatingPoints(), 200, 0).metrics[0]
         for groups in (None, slides)
     )
     assert by_patch.value == by_slide.value
@@ -170,7 +171,7 @@ def test_resampling_slides_widens_the_intervals_of_patches_that_are_alike() -> N
 
 def test_resamples_of_one_class_are_left_out_and_counted() -> None:
     scores = Scores(tuple("abcd"), np.array([0, 0, 0, 1]), np.array([0.1, 0.2, 0.6, 0.5]))
-    auc = evaluate(scores, Choices(), 500, 0).metrics[0]
+    auc = evaluate(scores, OperatingPoints(), 500, 0).metrics[0]
     drawn = int(auc.note.split()[2])
     assert drawn == pytest.approx(500 * 0.75**4, abs=60)  # the one with tumour is not drawn
     assert 0 <= auc.low <= auc.high <= 1
@@ -180,7 +181,7 @@ def test_one_slide_gives_no_interval() -> None:
     scores = Scores(
         tuple("abcd"), np.array([0, 1, 0, 1]), np.array([0.1, 0.7, 0.6, 0.5]), ("s",) * 4
     )
-    report = evaluate(scores, Choices(), 100, 0)
+    report = evaluate(scores, OperatingPoints(), 100, 0)
     assert all(math.isnan(m.low) for m in report.metrics)
     assert any("one slide" in note for note in report.notes)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from slidescan.models.card import Validation
 from slidescan.statistics.bootstrap import bootstrap
-from slidescan.statistics.metrics import Choices, Evaluation, names
+from slidescan.statistics.metrics import Evaluation, OperatingPoints, names
 
 DIGITS = 4
 
@@ -18,7 +18,7 @@ def validate(labels: NDArray[np.int64], p: NDArray[np.float32]) -> Validation:
     """Scores of P(tumour) (N,) for labels (N,), with the 95 % interval of the AUC."""
     order = np.argsort(-p, kind="stable")  # which is quicker to evaluate
     found = Evaluation(labels[order], p[order].astype(np.float64))
-    metrics = dict(zip(names(Choices()), bootstrap(found.values, len(p)), strict=True))
+    metrics = dict(zip(names(OperatingPoints()), bootstrap(found.values, len(p)), strict=True))
     auc = metrics["roc_auc"]
     return Validation(
         patches=len(p),

@@ -20,6 +20,7 @@ from slidescan.models.card import Validation
 from slidescan.patches.labelled import Data, write_split
 from slidescan.patches.labelled.splits import ids_sha256
 from slidescan.pictures import diagrams, grids
+from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.atomic_files import replacing
 from slidescan_train.loop import history
 from slidescan_train.loop.history import Epoch, Step, best, finished
@@ -135,7 +136,7 @@ class Recorder:
         pictures.training(self.out / "training.png", self.steps, self.progress.history)
         title = f"Validation after epoch {len(self.progress.history)} of {self.config.epochs}"
         diagrams.validation(self.out / "validation.png", held_out.labels, probabilities, title)
-        rows = np.concatenate(grids.worst(held_out.labels, probabilities))
+        rows = np.concatenate(worst_mistakes(held_out.labels, probabilities))
         worst = held_out.take(rows)
         grids.mistakes(
             self.out / "mistakes.png", worst.pixels(), worst.labels, probabilities[rows], worst.ids

@@ -12,9 +12,11 @@ from slidescan.evaluation.images import read_images
 from slidescan.evaluation.report import Metric, Report
 from slidescan.evaluation.scores import Scores
 from slidescan.pictures import diagrams, grids
-from slidescan.statistics import curves
+from slidescan.statistics.arrays import Counts, Floats
 from slidescan.statistics.bootstrap import FEW, LEVEL, Interval, bootstrap
-from slidescan.statistics.metrics import BINS, Choices, Counts, Evaluation, Floats, names
+from slidescan.statistics.curves import reliability
+from slidescan.statistics.metrics import BINS, Evaluation, OperatingPoints, names
+from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.settings_diff import JSON
 
 ONE_CLASS = "all patches have one label"
@@ -27,7 +29,7 @@ RANKING = {"roc_auc", "average_precision", "balanced_accuracy", "sensitivity", "
 
 def evaluate(
     scores: Scores,
-    choices: Choices,
+    choices: OperatingPoints,
     resamples: int,
     seed: int,
     on_resample: Callable[[], object] = lambda: None,
@@ -92,7 +94,7 @@ def notes(scores: Scores, units: int, resamples: int, how: str) -> list[str]:
 
 def _tables(scores: Scores, found: Evaluation) -> dict[str, JSON]:
     """Confusion matrix and calibration bins."""
-    bins = curves.calibration(scores.labels, scores.p, BINS)
+    bins = reliability(scores.labels, scores.p, BINS)
     confusion = found.confusion(np.ones(len(scores), np.int64)).astype(int).tolist()
     rows = zip(
         bins.edges[:-1].tolist(), bins.counts.tolist(), bins.predicted, bins.observed, strict=True
@@ -124,7 +126,7 @@ def draw_mistakes(path: Path, scores: Scores, images: Path, threshold: float) ->
 
     Raises `DataError` where none has, or an image is none; `WriteError`.
     """
-    rows = np.concatenate(grids.worst(scores.labels, scores.p, threshold=threshold)).tolist()
+    rows = np.concatenate(worst_mistakes(scores.labels, scores.p, threshold=threshold)).tolist()
     pixels, missing = read_images(images, [scores.ids[i] for i in rows])
     shown = [i for i in rows if scores.ids[i] in pixels]
     if not shown:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,32 +12,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from slidescan.pictures import style
-from slidescan.statistics.curves import Curve, Floats
+from slidescan.statistics.bootstrap import Interval
+from slidescan.statistics.curves import FROC_RATES, Froc
+from slidescan.statistics.ranking import Curve
 
 LEAST, MOST = 1 / 8, 16
 """The axis of false positives a slide: the challenge's six rates and one octave around them."""
-
-
-class Froc(Protocol):
-    """A curve over false positives a slide."""
-
-    @property
-    def rates(self) -> Floats: ...
-    @property
-    def sensitivity(self) -> Floats: ...
-    @property
-    def at(self) -> Floats: ...
-    @property
-    def score(self) -> float: ...
-
-
-class Interval(Protocol):
-    """Of a sensitivity."""
-
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
 
 
 def froc(path: Path, curves: Mapping[str, tuple[Froc, Sequence[Interval]]], title: str) -> None:
@@ -85,7 +64,7 @@ def _curve(
     x = np.geomspace(LEAST, MOST, 400)
     y = np.interp(x, curve.rates, curve.sensitivity)
     panel.plot(x, y, color=colour, label=f"{name}: score {curve.score:.3f}")
-    rates = np.array([0.25, 0.5, 1, 2, 4, 8])
+    rates = np.array(FROC_RATES)
     bounds = np.array([(i.low, i.high) for i in intervals[: len(rates)]]).T
     spread = np.abs(bounds - curve.at) if np.isfinite(bounds).all() else None
     # Shifted a little, so that the bars of two curves stand side by side.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slidescan.errors import DataError, MapError
 from slidescan.evaluation import compare_slide as one
-from slidescan.evaluation.compare_slide import Case, Choices
+from slidescan.evaluation.compare_slide import Case, SlideChoices
 from slidescan.evaluation.pixels import Pixels
 from slidescan.evaluation.truth import read_column, stem
 from slidescan.maps.store import Heatmap
@@ -23,7 +23,7 @@ from slidescan.tools.settings_diff import JSON, differences
 class Study:
     """Slides as they come in; those that do not belong together are refused."""
 
-    choices: Choices
+    choices: SlideChoices
     cases: list[Case] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """why, by the map"""

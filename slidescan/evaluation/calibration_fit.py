@@ -14,10 +14,9 @@ from scipy.special import expit
 
 from slidescan.errors import DataError
 from slidescan.networks.logit_map import LogitMap
-from slidescan.statistics import curves
+from slidescan.statistics.arrays import Floats, Labels
+from slidescan.statistics.curves import reliability
 
-Labels: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float64]
 Fit: TypeAlias = Callable[[Floats, Labels], LogitMap]
 
 TEMPERATURES = 0.1, 50.0
@@ -153,7 +152,7 @@ class Quality:
     @classmethod
     def of(cls, logits: Floats, labels: Labels) -> Quality:
         nll = np.logaddexp(0, np.where(labels == 1, -logits, logits)).mean()
-        return cls(float(nll), curves.calibration(labels, expit(logits)).error)
+        return cls(float(nll), reliability(labels, expit(logits)).error)
 
 
 @dataclass(frozen=True, slots=True)
