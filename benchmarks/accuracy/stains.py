@@ -46,7 +46,7 @@ from benchmarks.support.studies import (
     options,
     spread,
 )
-from slidescan.commands.options import warn
+from slidescan.commands.terminal import warn
 from slidescan.errors import DataError
 from slidescan.models.model import load
 from slidescan.patches.labelled import Data, Patches

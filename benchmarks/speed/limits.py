@@ -51,12 +51,12 @@ class Part:
 
 
 class Quiet:
-    """Shows nothing; fulfils session.Report."""
+    """Shows nothing; fulfils protocols.Report."""
 
-    def bar(self, what: str, total: float, unit: str) -> Any:
+    def bar(self, what: str, total: int, unit: str) -> Any:
         return nullcontext(self)
 
-    def update(self, done: float) -> None: ...
+    def update(self, done: int) -> None: ...
 
     def say(self, line: str) -> None: ...
 

@@ -19,7 +19,7 @@ from slidescan_train.runs.recorder import LAST, show
 from slidescan_train.runs.run import Request, run
 
 from benchmarks.support.reports import about, keep
-from slidescan.commands.options import warn
+from slidescan.commands.terminal import warn
 from slidescan.engines.backend import Backend
 from slidescan.engines.ensemble import Ensemble
 from slidescan.errors import SlidescanError

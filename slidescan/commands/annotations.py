@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from slidescan.commands.options import (
-    PATH,
-    Real,
-    bar,
-    evaluation_libraries,
-    open_slide,
-    warn,
-)
+from slidescan.commands.options import PATH, Real, evaluation_libraries
+from slidescan.commands.terminal import bar, open_slide, warn
 
 if TYPE_CHECKING:
     import numpy as np

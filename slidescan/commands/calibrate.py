@@ -12,13 +12,12 @@ import click
 from slidescan.commands.options import (
     PATH,
     THREADS,
-    bar,
     data_options,
     evaluation_libraries,
     model_option,
     training_libraries,
-    warn,
 )
+from slidescan.commands.terminal import bar, warn
 
 if TYPE_CHECKING:
     import numpy as np

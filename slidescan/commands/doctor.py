@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from slidescan.commands.options import bar, engine_options, models_option, precision_option
+from slidescan.commands.options import engine_options, models_option, precision_option
+from slidescan.commands.terminal import bar
 
 
 @click.command()

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from slidescan.commands.options import (
-    PATH,
-    Real,
-    bar,
-    evaluation_libraries,
-    warn,
-)
+from slidescan.commands.options import PATH, Real, evaluation_libraries
+from slidescan.commands.terminal import bar, warn
 
 if TYPE_CHECKING:
     from slidescan.evaluation.scores import Scores

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from slidescan.commands.options import (
-    PATH,
-    Real,
-    bar,
-    evaluation_libraries,
-    open_slide_of,
-    warn,
-)
+from slidescan.commands.options import PATH, Real, evaluation_libraries
+from slidescan.commands.terminal import bar, open_slide_of, warn
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:

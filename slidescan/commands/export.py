@@ -1,4 +1,4 @@
-"""`slidescan export`: maps in the forms that other programs and people read."""
+"""`slidescan export`: maps in forms that other programs and people read."""
 
 from __future__ import annotations
 
@@ -6,43 +6,57 @@ from pathlib import Path
 
 import click
 
-from slidescan.commands.options import PATH, bar, open_map, open_slide_of
+from slidescan.commands.checks import check_slide_and_map
+from slidescan.commands.options import PATH
+from slidescan.commands.terminal import bar, open_slide_of
 
 
 @click.group()
 def command() -> None:
-    """Turn a finished map into a picture."""
+    """Write a finished map in another form."""
 
 
 @command.command("png")
 @click.argument("map_path", metavar="MAP", type=PATH)
 @click.option("--slide", "slide_path", type=PATH, required=True, help="The slide of the map.")
-@click.option("--out", type=PATH, required=True, help="The picture, e.g. map.png.")
 @click.option(
-    "--size", type=click.IntRange(64), default=1600, show_default=True, help="Longest side, px."
+    "--size",
+    type=click.IntRange(64),
+    default=1600,
+    show_default=True,
+    help="Longest side of the slide in the picture, px.",
 )
+@click.option("--out", type=PATH, required=True, help="The picture, e.g. map.png.")
 def png(map_path: Path, slide_path: Path, out: Path, size: int) -> None:
-    """The slide, and beside it the slide with the map over it, with scale bar and key.
+    """Draw the slide, and beside it the slide under its map, with scale bar and key.
 
     \b
     Examples:
       slidescan export png map.zarr --slide slide.tif --out map.png
+      slidescan export png map.zarr --slide slide.tif --size 800 --out small.png
     """
+    check_slide_and_map(slide_path, map_path)
+
     from slidescan.errors import WriteError
+    from slidescan.tools.atomic_files import check_folder
+
+    if out.suffix.lower() != ".png":
+        raise WriteError(f"{out}: the picture is a PNG; name it so, e.g. --out {out.stem}.png")
+    check_folder(out)
+
+    from slidescan.api.maps import open_map
     from slidescan.geometry import Box
     from slidescan.pictures.overlay import picture, spread
     from slidescan.slides.overview import read_whole
     from slidescan.tools.atomic_files import replacing
     from slidescan.tools.hardware import cores
 
-    if out.suffix.lower() != ".png":
-        raise WriteError(f"{out}: the picture is a PNG; name it so, e.g. --out {out.stem}.png")
-    heatmap = open_map(map_path)
+    heatmap = open_map(map_path).heatmap
     with open_slide_of(heatmap, slide_path) as slide:
         # No finer than the scan, however small the slide.
         um_per_px = heatmap.mpp * max(1.0, max(heatmap.grid.extent_px) / size)
         plane = slide.plane(um_per_px)
-        # What was scanned of the slide; MIRAX slides are mostly empty beyond.
+        # The scanned part of the slide: MIRAX slides are mostly empty outside of it.
         part = plane.bounds.clip(Box(0, 0, *plane.shape_px))
         rgb = read_whole(plane, part, "drawing", cores(), bar)
     # The coarsest level that still has a cell for every pixel.

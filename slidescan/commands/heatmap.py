@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from slidescan.commands.checks import check_map_name, check_models, check_slide
 from slidescan.commands.options import (
     PATH,
-    Terminal,
     engine_options,
     ensemble_options,
     mpp_option,
     precision_option,
 )
+from slidescan.commands.terminal import Terminal, command_line, print_error
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
@@ -26,59 +24,69 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("slides", metavar="SLIDE...", type=PATH, nargs=-1, required=True)
-@click.option(
-    "--out",
-    type=PATH,
-    required=True,
-    help="The map of one slide, NAME.zarr; any other name is a folder that gets a map for every "
-    "slide, and manifest.csv.",
-)
 @ensemble_options
 @click.option(
     "--mode",
     type=click.Choice(["dense", "patch"]),
     default="dense",
     show_default=True,
-    help="Fully convolutional, which shares what neighbouring cells have in common; or every cell "
-    "from its own 96 x 96 px patch, which takes any model and any even stride, and far longer.",
+    help="dense: one fully convolutional pass, in which neighbouring cells share computation. "
+    "patch: each cell from its own 96 x 96 px patch. This takes any model and any even stride, "
+    "but about seventy times as long.",
 )
 @click.option(
     "--stride",
     type=int,
-    help="Scan-plane pixels between neighbouring cells: 2, 4, 8, 16, ... with a model of stride 8, "
-    "with --mode patch any even number from 2 to 96. [default: the model's own]",
+    help="Scan-plane pixels between neighbouring cells. dense: 2, 4, 8, 16, ... with a model of "
+    "stride 8; patch: any even number from 2 to 96. [default: the model's own]",
 )
 @mpp_option
 @engine_options
 @precision_option
 @click.option(
-    "--tissue-mask/--no-tissue-mask", default=True, help="Scan tissue alone, or glass as well."
+    "--tissue-mask/--no-tissue-mask",
+    default=True,
+    show_default=True,
+    help="Scan tissue only, or glass as well.",
 )
 @click.option(
     "--overwrite", is_flag=True, help="Replace a finished map, or one made with other settings."
 )
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    help="The map of one slide, NAME.zarr. Any other name is a folder, which gets a map for each "
+    "slide and manifest.csv.",
+)
 def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Scan slides and write their tumour probabilities to zarr maps (OME-NGFF 0.5).
 
-    Several --model are averaged, and with --tta d4 the eight flips and rotations of the pixels.
-    A model that pads with zeros has to be scanned with --mode patch. Stopped at any moment, the
-    same command goes on where it was. Cells without tissue are NaN.
+    The slide is resampled to the model's resolution, the scan plane. A cell is one value of the
+    map: the probability that the 32 x 32 px around its centre hold tumour. Cells without tissue
+    are NaN. Several --model are averaged; --tta d4 averages eight flips and rotations. A scan that
+    was stopped is resumed by the same command.
 
     \b
     Examples:
       slidescan heatmap slide.tif --out map.zarr
-      slidescan heatmap slide.tif --out map.zarr --model fast --stride 16
-      slidescan heatmap slides/*.tif --out maps --precision auto
+      slidescan heatmap slide.tif --model fast --stride 16 --out map.zarr
+      slidescan heatmap slides/*.tif --precision auto --out maps
     """
     single = out.suffix == ".zarr"
     if single and len(slides) > 1:
         raise click.UsageError(f"--out {out} is one map; name a folder for {len(slides)} slides")
-    targets = {out: slides[0]} if single else _targets(slides, out)
+    check_map_name(out)
+    if single:  # of many, each is attempted
+        check_slide(slides[0])
+    check_models(options["models"])
 
+    from slidescan.scanning.cohort import scan_all, targets
     from slidescan.scanning.session import Options, Session
 
+    maps = {out: slides[0]} if single else targets(slides, out)
     options["device"] = options["device"] or "auto"
-    session = Session(Options(**options), Terminal())
+    session = Session(Options(**options), Terminal(), command_line())
 
     def scan_slide(slide: Path, target: Path) -> Summary:
         summary = session.run(slide, target)
@@ -93,95 +101,8 @@ def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
         if single:
             scan_slide(slides[0], out)
         else:
-            _scan_all(targets, out, scan_slide)
+            scan_all(maps, out, scan_slide, print_error)
     except KeyboardInterrupt as error:
         raise SlidescanError(
-            "interrupted; what was finished stays, the same command goes on from there"
+            "interrupted; finished blocks are kept, and the same command resumes the scan"
         ) from error
-
-
-def _targets(slides: tuple[Path, ...], folder: Path) -> dict[Path, Path]:
-    """The slide of each map."""
-    targets: dict[Path, Path] = {}
-    for slide in slides:
-        other = targets.setdefault(folder / f"{slide.stem}.zarr", slide)
-        if other != slide:
-            raise click.UsageError(
-                f"{other} and {slide} would both be {slide.stem}.zarr; scan them apart"
-            )
-    return targets
-
-
-COLUMNS = ["slide", "map", "status", "message", "rows", "columns", "scanned", "seconds"]
-
-
-def _scan_all(
-    targets: dict[Path, Path], folder: Path, scan_slide: Callable[[Path, Path], Summary]
-) -> None:
-    """Attempt every slide, say in manifest.csv what became of each, fail if any did."""
-    from slidescan.tools.atomic_files import check_folder, writing
-
-    check_folder(folder)
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    manifest = folder / "manifest.csv"
-    _read_manifest(manifest)  # a stranger's is refused before the first slide, not after it
-    failed = 0
-    for target, slide in targets.items():
-        row: dict[str, object] = {"slide": slide, "map": target.name, "status": "done"}
-        try:
-            summary = scan_slide(slide, target)
-            row |= {name: getattr(summary, name) for name in ("rows", "columns", "scanned")}
-            row["seconds"] = summary.seconds
-            if summary.complete_before:
-                row |= {"status": "done before", "seconds": ""}
-        except SlidescanError as error:
-            click.echo(f"Error: {error}", err=True)
-            row |= {"status": "failed", "message": error}
-        except Exception as error:  # a bug, but the night's other slides must not pay for it
-            traceback.print_exc()
-            row |= {"status": "failed", "message": f"{type(error).__name__}: {error}"}
-        failed += row["status"] == "failed"
-        _note(manifest, row)
-    if failed:
-        raise SlidescanError(
-            f"{failed} of {len(targets)} slides failed, see {manifest}; "
-            "the same command tries them again"
-        )
-
-
-def _read_manifest(path: Path) -> dict[object, dict[str, object]]:
-    """The rows by their maps; none where there is no manifest yet."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames != COLUMNS:
-                raise SlidescanError(
-                    f"{path}: not slidescan's, so left alone; choose another --out"
-                )
-            return {row["map"]: dict(row) for row in reader}
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SlidescanError(f"{path}: cannot be read: {error}") from error
-
-
-def _note(manifest: Path, row: dict[str, object]) -> None:
-    """Put a map's row into the manifest, which other processes may be writing as well."""
-    from slidescan.tools.atomic_files import lock, release, replacing
-
-    held = lock(manifest, timeout_s=60)
-    try:
-        rows = _read_manifest(manifest)
-        if row["status"] == "done before":  # what it took stands in the row of that time
-            row["seconds"] = rows.get(row["map"], row).get("seconds", "")
-        rows[row["map"]] = row
-        with (
-            replacing(manifest) as beside,
-            beside.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows.values())
-    finally:
-        release(held)

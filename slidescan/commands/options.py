@@ -7,15 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from slidescan.maps.store import Heatmap
-    from slidescan.slides.slide import Slide
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -168,64 +162,3 @@ def _extra(purpose: str, name: str) -> Iterator[None]:
 
 training_libraries = partial(_extra, "training", "train")
 evaluation_libraries = partial(_extra, "evaluation", "evaluate")
-
-
-@contextmanager
-def open_slide(path: Path, mpp: float | None) -> Iterator[Slide]:
-    """Open a slide and show what looks wrong with it."""
-    from slidescan.slides.slide import Slide
-
-    with Slide.open(path, mpp) as slide:
-        for warning in slide.warnings:
-            warn(f"{path}: {warning}")
-        yield slide
-
-
-def open_map(path: Path) -> Heatmap:
-    """A map that is finished."""
-    from slidescan.errors import MapError
-    from slidescan.maps.store import Heatmap
-
-    heatmap = Heatmap.open(path)
-    if not heatmap.complete:
-        raise MapError(f"{path}: not finished; run slidescan heatmap again, it goes on")
-    return heatmap
-
-
-@contextmanager
-def open_slide_of(heatmap: Heatmap, path: Path) -> Iterator[Slide]:
-    """The slide that a map was made from, at the resolution it was scanned with."""
-    from slidescan.errors import MapError
-
-    there = heatmap.settings["slide"]
-    # The map may have been made with --mpp, which gives both axes the same.
-    same = there["mpp"][0] if len(set(there["mpp"])) == 1 else None
-    with open_slide(path, same) as slide:
-        if slide.fingerprint != there["fingerprint"]:
-            raise MapError(
-                f"{heatmap.path}: made from {heatmap.provenance['slide']}, and {path} is another "
-                "slide (their fingerprints differ)"
-            )
-        yield slide
-
-
-def bar(description: str, total: float, unit: str) -> tqdm[Any]:
-    """A progress bar on stderr, silent where that is no terminal."""
-    from tqdm import tqdm
-
-    return tqdm(
-        desc=description, total=total, unit=unit, disable=None, dynamic_ncols=True, smoothing=0.05
-    )
-
-
-def warn(message: str) -> None:
-    """One line on stderr."""
-    click.echo(f"Warning: {message}", err=True)
-
-
-class Terminal:
-    """How a job speaks to somebody at a terminal; fulfils slidescan.scanning.session.Report."""
-
-    bar = staticmethod(bar)
-    say = staticmethod(click.echo)
-    warn = staticmethod(warn)

@@ -9,12 +9,11 @@ import click
 
 from slidescan.commands.options import (
     PATH,
-    bar,
     engine_options,
     ensemble_options,
     precision_option,
-    warn,
 )
+from slidescan.commands.terminal import bar, warn
 
 if TYPE_CHECKING:
     from slidescan.engines.ensemble import Ensemble

@@ -7,26 +7,26 @@ from typing import Literal
 
 import click
 
-from slidescan.commands.options import (
-    PATH,
-    Real,
-    bar,
-    engine_options,
-    open_map,
-    open_slide_of,
-    recorded_models_option,
-)
+from slidescan.commands.checks import check_models, check_slide_and_map
+from slidescan.commands.options import PATH, Real, engine_options, recorded_models_option
+from slidescan.commands.terminal import bar, open_slide_of
 
 
 @click.command()
 @click.argument("slide_path", metavar="SLIDE", type=PATH)
 @click.argument("map_path", metavar="MAP", type=PATH)
-@click.option("--cells", type=click.IntRange(1), default=256, show_default=True)
+@click.option(
+    "--cells",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="How many cells are compared.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Which cells are drawn.")
 @click.option(
     "--tolerance",
     type=Real(0),
-    help="Largest difference allowed. [default: 1e-5 in fp32, 0.05 in int8, 0.02 in others]",
+    help="Largest difference allowed. [default: 1e-5 in fp32, 0.05 in int8, else 0.02]",
 )
 @recorded_models_option
 @engine_options
@@ -41,40 +41,46 @@ def command(
     device: str | None,
     threads: int | None,
 ) -> None:
-    """Read random cells of MAP again from SLIDE as 96 x 96 px patches, score each alone, compare.
+    """Compare random cells of MAP with the patch classifier.
 
-    Exit code 1 if any differs by more than the tolerance. Takes the engine and the device that
-    made the map unless told otherwise, and always its precision and its --tta.
+    The 96 x 96 px around each cell are read from SLIDE and scored alone, as a patch. Exit code 1
+    if any cell differs by more than the tolerance. Precision and --tta are those of the map;
+    engine and device are, too, unless others are named.
 
     \b
     Examples:
       slidescan verify slide.tif map.zarr
       slidescan verify slide.tif map.zarr --cells 64 --seed 1
     """
+    check_slide_and_map(slide_path, map_path)
+    check_models(models)
+
+    from slidescan.api.maps import open_map
     from slidescan.engines.backend import TOLERANCE, choose
     from slidescan.engines.ensemble import Ensemble, described, same_models, shipped_models
     from slidescan.errors import MapError
     from slidescan.scanning.verification import compare, draw
     from slidescan.tools.hardware import cores
 
-    heatmap = open_map(map_path)
+    heatmap = open_map(map_path).heatmap
     settings = heatmap.settings
-    ensemble = Ensemble.load(models or shipped_models(settings), settings.get("tta"))
-    if not same_models(settings, ensemble.record()):
-        raise MapError(
-            f"{map_path}: made with {described(settings)}, not with "
-            f"{described(ensemble.record())}; name what made it with --model"
-        )
-    drawn = draw(heatmap.mask, cells, seed)
-    if not drawn:
-        click.echo(f"{map_path}: no cell was scanned, nothing to compare")
-        return
-    precision = settings["precision"]
-    if device is None:
-        device, engine = settings["device"], engine or settings["engine"]
-    infer = ensemble.engine(choose(engine, device, precision, threads or cores()))
-    with open_slide_of(heatmap, slide_path) as slide, bar("verifying", len(drawn), "cell") as done:
-        found = compare(heatmap, slide.plane(heatmap.mpp), infer, drawn, done.update)
+    with open_slide_of(heatmap, slide_path) as slide:
+        ensemble = Ensemble.load(models or shipped_models(settings), settings.get("tta"))
+        if not same_models(settings, ensemble.record()):
+            raise MapError(
+                f"{map_path}: made with {described(settings)}, not with "
+                f"{described(ensemble.record())}; name the map's model with --model"
+            )
+        drawn = draw(heatmap.mask, cells, seed)
+        if not drawn:
+            click.echo(f"{map_path}: no cell was scanned, nothing to compare")
+            return
+        precision = settings["precision"]
+        if device is None:
+            device, engine = settings["device"], engine or settings["engine"]
+        infer = ensemble.engine(choose(engine, device, precision, threads or cores()))
+        with bar("verifying", len(drawn), "cell") as done:
+            found = compare(heatmap, slide.plane(heatmap.mpp), infer, drawn, done.update)
     tolerance = TOLERANCE[precision] if tolerance is None else tolerance
     cell = drawn[found.worst]
     line = (

@@ -40,6 +40,11 @@ class Backend:
     precision: Arithmetic
     threads: int
 
+    def record(self) -> dict[str, str]:
+        """What probabilities depend on; not which GPU, nor how many threads."""
+        device = self.device.partition(":")[0]
+        return {"engine": self.engine, "device": device, "precision": self.precision}
+
 
 def choose(engine: Name | None, device: str, precision: Wanted, threads: int) -> Backend:
     """Settle what is left open: an engine that is None, a device or precision that is auto, int8.

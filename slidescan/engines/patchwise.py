@@ -9,10 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from slidescan.geometry import Field
-from slidescan.protocols import Engine
-
-BATCH = 64
-"""Patches an engine gets at once; from 16 to 256 the speed is the same."""
+from slidescan.protocols import BATCH, Engine
 
 TILE_CELLS = 32
 """Most cells of a tile, a side. Nothing is shared within a tile, so a small one costs no more than

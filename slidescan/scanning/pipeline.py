@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.geometry import Box, Grid
-from slidescan.protocols import Engine, Reader, Selective, Sink, calls_at_once
+from slidescan.protocols import BATCH, Engine, Reader, Selective, Sink, calls_at_once
 from slidescan.tools.prefetch import prefetch
 
 TILE_PX = 1024
@@ -136,7 +136,7 @@ def _score(
 
 
 def score_patches(
-    cells: Iterable[Box], grid: Grid, reader: Reader, engine: Engine, batch: int = 64
+    cells: Iterable[Box], grid: Grid, reader: Reader, engine: Engine, batch: int = BATCH
 ) -> Iterator[float]:
     """The same cells one by one, each from its own patch: the classifier a map must equal."""
     patches: list[NDArray[np.uint8]] = []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +19,7 @@ from slidescan.geometry import Box, Grid
 from slidescan.maps.creation import check_target
 from slidescan.maps.store import Heatmap
 from slidescan.models import model
-from slidescan.protocols import Engine, Report
+from slidescan.protocols import BATCH, Engine, Report
 from slidescan.scanning import pipeline
 from slidescan.slides import tissue
 from slidescan.slides.overview import read_whole
@@ -72,12 +70,16 @@ class Summary:
 
 
 class Session:
-    """Scans slides with one model or ensemble and one engine, built when first needed."""
+    """Scans slides with one model or ensemble and one engine, which is built when first needed.
 
-    def __init__(self, options: Options, report: Report) -> None:
+    `command` is what the maps record of how they were made.
+    """
+
+    def __init__(self, options: Options, report: Report, command: str = "") -> None:
         share_freed_memory()
         self.options = options
         self.report = report
+        self.command = command
         self.backend = backend.choose(
             options.engine, options.device, options.precision, options.threads or cores()
         )
@@ -98,9 +100,9 @@ class Session:
         return self.options.mode == "patch"
 
     def run(self, slide_path: Path, out: Path) -> Summary:
-        """Scan a slide into the map `out`, or go on where an earlier run stopped.
+        """Scan a slide into the map `out`, or resume an earlier run.
 
-        Raises `SlidescanError`; what was finished before stays.
+        Raises `SlidescanError`; finished blocks stay.
         """
         started, ensemble, options = time.perf_counter(), self.ensemble, self.options
         check_target(out)  # now, not after minutes of reading
@@ -121,7 +123,7 @@ class Session:
                 mpp=ensemble.mpp,
                 mask=mask,
                 settings=self.settings(slide),
-                provenance=_provenance(plane),
+                provenance=self._provenance(plane),
                 overwrite=options.overwrite,
             ) as heatmap:
                 del mask  # the map has it, and it is a large one
@@ -137,8 +139,8 @@ class Session:
     def settings(self, slide: Slide) -> dict[str, JSON]:
         """All that determines a value; a map made with anything else is not continued."""
         options = self.options
-        # Maps of before there was a choice say nothing of it.
-        patch: dict[str, JSON] = {"mode": "patch", "batch": patchwise.BATCH}
+        # Maps that were made before there was a choice of modes do not record one.
+        patch: dict[str, JSON] = {"mode": "patch", "batch": BATCH}
         return {
             "slide": {
                 "fingerprint": slide.fingerprint,
@@ -146,9 +148,7 @@ class Session:
                 "extent_l0": slide.extent_l0,
             },
             **self.ensemble.record(),
-            "engine": self.backend.engine,
-            "device": self.backend.device.partition(":")[0],
-            "precision": self.backend.precision,
+            **self.backend.record(),
             "tile_px": pipeline.TILE_PX,
             "tissue_mask": options.tissue_mask,
             **(patch if self._by_patch else {}),
@@ -193,7 +193,7 @@ class Session:
     def fill(self, heatmap: Heatmap, plane: Plane) -> float:
         """Scan the blocks that a map still lacks; returns their scan-plane megapixels."""
         grid, mask = heatmap.grid, heatmap.mask
-        cell_mpx = grid.stride**2 / 1e6
+        cell_px = grid.stride**2
         tile_cells = pipeline.TILE_PX // grid.stride
         if self._by_patch:
             tile_cells = min(tile_cells, patchwise.TILE_CELLS)
@@ -201,13 +201,12 @@ class Session:
         total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
         if len(work) < total:
             done = total - len(work)
-            self.report.say(f"{heatmap.path}: going on, {done} of {total} blocks are there")
+            self.report.say(f"{heatmap.path}: resuming, {done} of {total} blocks are finished")
         if not work:
             return 0.0
         cells = sum(self._scored(tile, mask) for item in work for tile in item.tiles)
-        megapixels = cells * cell_mpx
         engine = self.engine
-        with self.report.bar("scanning", megapixels, "Mpx") as progress:
+        with self.report.bar("scanning", cells * cell_px, "px") as progress:
             try:
                 pipeline.scan(
                     work,
@@ -217,27 +216,26 @@ class Session:
                     engine,
                     heatmap,
                     threads=self.backend.threads,
-                    on_tile=lambda tile: progress.update(self._scored(tile, mask) * cell_mpx),
+                    on_tile=lambda tile: progress.update(self._scored(tile, mask) * cell_px),
                 )
             except SlideError as error:
                 left = sum(1 for _ in heatmap.missing())
                 raise SlideError(
-                    f"{error}; {total - left} of {total} blocks are in {heatmap.path}, and the "
-                    "same command on a sound copy goes on from there"
+                    f"{error}; {total - left} of {total} blocks are in {heatmap.path}; the "
+                    "same command with an undamaged copy resumes the scan"
                 ) from error
-        return round(megapixels, 3)
+        return round(cells * cell_px / 1e6, 3)
 
     def _scored(self, tile: Box, mask: NDArray[np.bool_]) -> int:
         """Cells that the engine computes: all of a tile, or patch by patch the selected ones."""
         return int(np.count_nonzero(mask[tile.slices])) if self._by_patch else tile.area
 
-
-def _provenance(plane: Plane) -> dict[str, JSON]:
-    """What else is worth knowing of a map: where from, how, and by which versions."""
-    return {
-        "slide": plane.slide.path.name,
-        "level": plane.level,
-        "command": shlex.join(["slidescan", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in WITH_VALUES},
-    }
+    def _provenance(self, plane: Plane) -> dict[str, JSON]:
+        """What is not compared when a map is resumed: slide, command, time and versions."""
+        return {
+            "slide": plane.slide.path.name,
+            "level": plane.level,
+            "command": self.command,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {name: version(name) for name in WITH_VALUES},
+        }

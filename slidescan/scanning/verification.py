@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slidescan.errors import MapError
 from slidescan.geometry import Box
 from slidescan.maps.store import Heatmap
 from slidescan.protocols import Engine
 from slidescan.scanning.pipeline import score_patches
 from slidescan.slides.plane import Plane
+from slidescan.slides.slide import Slide
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +58,27 @@ def compare(
         here[i] = score
         on_cell()
     return Comparison(cells, np.abs(there - here))
+
+
+@contextmanager
+def open_slide_of(heatmap: Heatmap, path: Path) -> Iterator[Slide]:
+    """Open the slide that a map was made from, at the resolution it was scanned with.
+
+    Raises:
+        SlideError: the slide cannot be opened.
+        MapError: the map was made from another slide.
+    """
+    recorded = heatmap.settings["slide"]
+    mpp_y, mpp_x = recorded["mpp"]
+    # With a resolution given, the fingerprint is compared before a missing one is an error.
+    with Slide.open(path, mpp_y) as slide:
+        if slide.fingerprint != recorded["fingerprint"]:
+            raise MapError(
+                f"{heatmap.path}: made from {heatmap.provenance['slide']}, and {path} is another "
+                "slide (their fingerprints differ); name the slide of the map"
+            )
+        if mpp_y == mpp_x:  # the slide's own, or that of --mpp
+            yield slide
+            return
+    with Slide.open(path) as slide:
+        yield slide

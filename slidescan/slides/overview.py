@@ -22,15 +22,12 @@ def read_whole(
     box: Box,
     what: str,
     threads: int,
-    bar: Callable[[str, float, str], AbstractContextManager[Bar]],
+    bar: Callable[[str, int, str], AbstractContextManager[Bar]],
 ) -> NDArray[np.uint8]:
     """All of `box`, (H, W, 3): an overview or a picture, in parts that bound the memory."""
     side = max(16, int(LEVEL_PX / max(plane.ratio)))
-    level_mpx = plane.ratio[0] * plane.ratio[1] / 1e6
-    with bar(what, box.area * level_mpx, "Mpx") as progress:
-        return assemble(
-            plane, box, side, threads, lambda part: progress.update(part.area * level_mpx)
-        )
+    with bar(what, box.area, "px") as progress:
+        return assemble(plane, box, side, threads, lambda part: progress.update(part.area))
 
 
 def assemble(

@@ -463,7 +463,7 @@ def test_a_tile_in_the_middle_is_garbage(
     refused(run("verify", slide, out, "--model", tiny_model), "not finished")
 
     shutil.copy(section, slide)
-    assert "going on, 4 of 9 blocks" in ran(*command).stdout
+    assert "resuming, 4 of 9 blocks" in ran(*command).stdout
     whole = tmp_path / "whole.zarr"
     ran("heatmap", slide, "--out", whole, "--model", tiny_model, *TORCH)
     assert read(out).tobytes() == read(whole).tobytes()

@@ -20,7 +20,7 @@ from settled import settled
 from torch import Tensor, nn
 
 from benchmarks.support.peak import counted
-from slidescan.commands.options import Terminal
+from slidescan.commands.terminal import Terminal
 from slidescan.engines import scan_modes
 from slidescan.engines.backend import TOLERANCE, Backend, Precision
 from slidescan.engines.engine_pool import LANES, EnginePool, make_engine

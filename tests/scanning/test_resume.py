@@ -105,7 +105,7 @@ def test_killed_and_resumed_is_uninterrupted(
         assert scan.blocks_done() == done
     assert scan.run() == 0, scan.log.read_text()
     if done:
-        assert f"going on, {done} of {BLOCKS} blocks are there" in scan.log.read_text()
+        assert f"resuming, {done} of {BLOCKS} blocks are finished" in scan.log.read_text()
     assert scan.contents() == uninterrupted
     assert sorted(p.name for p in scan.folder.iterdir()) == ["log", "map.zarr"]
 

@@ -10,11 +10,11 @@ import click
 from slidescan.commands.options import (
     PATH,
     THREADS,
-    bar,
     data_options,
     settings_options,
     training_libraries,
 )
+from slidescan.commands.terminal import bar
 from slidescan.errors import ConfigError
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from slidescan.commands.options import PATH, training_libraries, warn
+from slidescan.commands.options import PATH, training_libraries
+from slidescan.commands.terminal import warn
 from slidescan.tools.atomic_files import check_png
 
 SORTS = ("auc", "loss", "name")

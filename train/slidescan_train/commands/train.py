@@ -17,8 +17,8 @@ from slidescan.commands.options import (
     data_options,
     settings_options,
     training_libraries,
-    warn,
 )
+from slidescan.commands.terminal import warn
 from slidescan.errors import ConfigError, SlidescanError
 
 

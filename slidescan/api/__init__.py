@@ -1,0 +1,1 @@
+"""The public Python API, a module a subject; `slidescan` exports its names."""

@@ -1,0 +1,193 @@
+"""Finished maps as arrays with coordinates."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slidescan.errors import ConfigError, MapError
+from slidescan.maps.store import Heatmap
+
+if TYPE_CHECKING:
+    import xarray
+
+Floats = NDArray[np.float64]
+
+
+def open_map(path: str | os.PathLike[str], *, unfinished: bool = False) -> Map:
+    """Open a map for reading.
+
+    Args:
+        path: the map, e.g. "map.zarr".
+        unfinished: also open a map whose scan has not finished; its missing cells are NaN.
+
+    Raises:
+        MapError: there is no readable map, or its scan has not finished.
+    """
+    heatmap = Heatmap.open(Path(path))
+    if not (heatmap.complete or unfinished):
+        raise MapError(
+            f"{path}: the scan has not finished; run slidescan heatmap again, which resumes it"
+        )
+    return Map(heatmap)
+
+
+class Map:
+    """Tumour probabilities of a slide, one for each cell, and where the cells lie.
+
+    Cell (row, column) covers a square of `stride_px` scan-plane pixels. Its value is P(tumour in
+    the 32 x 32 px around its centre). Coordinates are those of cell centres, in um (`y_um`,
+    `x_um`) or in pixels of the slide's level 0 (`y_l0`, `x_l0`). Both have their origin at the
+    upper-left corner of level 0.
+    """
+
+    def __init__(self, heatmap: Heatmap) -> None:
+        self.heatmap = heatmap
+        """The map on disk, which reads single blocks and coarser levels."""
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"<slidescan map {self.path.name}: {rows} x {columns} cells of {self.cell_um:g} um>"
+
+    @property
+    def path(self) -> Path:
+        return self.heatmap.path
+
+    @property
+    def complete(self) -> bool:
+        """False where the scan has not finished."""
+        return self.heatmap.complete
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells: (rows, columns)."""
+        return self.heatmap.grid.shape
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """P(tumour) of each cell, (rows, columns); NaN where a cell was not scanned."""
+        return self.heatmap.read(self.heatmap.grid.cells)
+
+    @property
+    def tissue(self) -> NDArray[np.bool_]:
+        """Which cells were selected for scanning, (rows, columns)."""
+        return self.heatmap.mask
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that determines the values: slide, model, engine, precision, ..."""
+        return self.heatmap.settings
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What else was recorded: the slide's name, command, time, versions."""
+        return self.heatmap.provenance
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel of the scan plane."""
+        return self.heatmap.mpp
+
+    @property
+    def stride_px(self) -> int:
+        """Scan-plane pixels between neighbouring cells."""
+        return self.heatmap.grid.stride
+
+    @property
+    def field_px(self) -> int:
+        """Side of the square of scan-plane pixels that a cell's value depends on."""
+        return self.heatmap.grid.field_px
+
+    @property
+    def cell_um(self) -> float:
+        """Side of a cell in um."""
+        return self.stride_px * self.mpp
+
+    @property
+    def cell_l0(self) -> tuple[float, float]:
+        """Height and width of a cell in pixels of level 0."""
+        y, x = self.settings["slide"]["mpp"]
+        return self.cell_um / y, self.cell_um / x
+
+    @property
+    def y_um(self) -> Floats:
+        """Centres of the rows, um from the upper edge of level 0; (rows,)."""
+        return _centres(self.shape[0], self.cell_um)
+
+    @property
+    def x_um(self) -> Floats:
+        """Centres of the columns, um from the left edge of level 0; (columns,)."""
+        return _centres(self.shape[1], self.cell_um)
+
+    @property
+    def y_l0(self) -> Floats:
+        """Centres of the rows in pixels of level 0; (rows,)."""
+        return _centres(self.shape[0], self.cell_l0[0])
+
+    @property
+    def x_l0(self) -> Floats:
+        """Centres of the columns in pixels of level 0; (columns,)."""
+        return _centres(self.shape[1], self.cell_l0[1])
+
+    @overload
+    def at(self, x_l0: float, y_l0: float) -> float: ...
+    @overload
+    def at(self, x_l0: ArrayLike, y_l0: ArrayLike) -> NDArray[np.float32]: ...
+    def at(self, x_l0: ArrayLike, y_l0: ArrayLike) -> float | NDArray[np.float32]:
+        """P(tumour) of the cells that cover positions in pixels of level 0.
+
+        Takes numbers or arrays of one shape. NaN outside the map and where nothing was scanned.
+        """
+        height, width = self.cell_l0
+        y, x = np.broadcast_arrays(np.asarray(y_l0, float), np.asarray(x_l0, float))
+        row, column = np.floor(y / height), np.floor(x / width)
+        rows, columns = self.shape
+        inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        found = np.full(y.shape, np.nan, np.float32)
+        found[inside] = self.values[row[inside].astype(int), column[inside].astype(int)]
+        return found if found.ndim else float(found)
+
+    def to_xarray(self) -> xarray.DataArray:
+        """The values as an `xarray.DataArray` with dimensions y and x.
+
+        Coordinates: y and x in um, y_l0 and x_l0 in pixels of level 0, and the tissue mask. Needs
+        xarray, which the extra `xarray` installs.
+
+        Raises:
+            ConfigError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "to_xarray needs xarray, which is not installed; pip install xarray"
+            ) from error
+        um, px = {"units": "micrometer"}, {"units": "level-0 pixel"}
+        return xarray.DataArray(
+            self.values,
+            dims=("y", "x"),
+            coords={
+                "y": ("y", self.y_um, um),
+                "x": ("x", self.x_um, um),
+                "y_l0": ("y", self.y_l0, px),
+                "x_l0": ("x", self.x_l0, px),
+                "tissue": (("y", "x"), self.tissue),
+            },
+            name="tumour_probability",
+            attrs={
+                "slide": self.provenance["slide"],
+                "model": self.settings["model"]["name"],
+                "mpp": self.mpp,
+                "stride_px": self.stride_px,
+                "field_px": self.field_px,
+            },
+        )
+
+
+def _centres(count: int, step: float) -> Floats:
+    return np.asarray((np.arange(count) + 0.5) * step, np.float64)

@@ -1,0 +1,86 @@
+"""Checks of what a user names, made before anything that takes long to import."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from slidescan.errors import MapError, SlideError
+
+FILES = {
+    *(".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".tif", ".tiff", ".webp"),
+    *(".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".vms", ".vmu"),
+    *(".csv", ".geojson", ".h5", ".hdf5", ".json", ".npy", ".npz", ".txt", ".xml", ".yaml"),
+    *(".safetensors", ".zip"),
+}
+"""Endings of files, which a map or a folder of maps is not named by."""
+
+
+def check_slide(path: Path) -> None:
+    """Refuse a slide that is not there, or a map in its place.
+
+    Raises:
+        SlideError: no such file, or a map.
+    """
+    if is_map(path):
+        raise SlideError(f"{path}: is a map, not a slide; name the slide that it was made from")
+    if not os.path.lexists(path):
+        raise SlideError(f"{path}: no such file; {similar(path)}")
+
+
+def check_slide_and_map(slide: Path, map_path: Path) -> None:
+    """Refuse a slide or a map that is not there, and the two in each other's place.
+
+    Raises:
+        SlideError: no such slide.
+        MapError: no such map, or the two are swapped.
+    """
+    if is_map(slide) and map_path.is_file():
+        raise MapError(f"{slide} is a map and {map_path} a file: the two are swapped")
+    check_slide(slide)
+    if not is_map(map_path):
+        raise MapError(f"{map_path}: not a slidescan map; {similar(map_path)}")
+
+
+def is_map(path: Path) -> bool:
+    """Whether a path is a zarr group; its record is checked when it is opened."""
+    return (path / "zarr.json").is_file()
+
+
+def check_map_name(out: Path) -> None:
+    """Refuse the name of a file for a map, which is a folder.
+
+    Raises:
+        MapError: the name ends like a file's.
+    """
+    if out.suffix.lower() not in FILES or out.is_dir():
+        return
+    draw = "; slidescan export png draws a map" if out.suffix.lower() == ".png" else ""
+    raise MapError(
+        f"--out {out}: a map is a zarr folder, not a {out.suffix} file; "
+        f"name it {out.with_suffix('.zarr')}{draw}"
+    )
+
+
+def check_models(sources: Sequence[str]) -> None:
+    """Refuse models that are not there.
+
+    Raises:
+        ModelError: no such model, or a card that cannot be read.
+    """
+    from slidescan.models.card import read_card
+
+    for source in sources:
+        read_card(source)
+
+
+def similar(path: Path) -> str:
+    """A remedy for a path that is not there: names in its folder that are spelt like it."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return f"there is no folder {path.parent}; correct the path"
+    found = get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.parent / found[0]}?" if found else "correct the path"

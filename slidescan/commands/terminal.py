@@ -1,0 +1,90 @@
+"""What commands print while they run: progress bars, notes and warnings."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from slidescan.errors import SlidescanError
+    from slidescan.maps.store import Heatmap
+    from slidescan.slides.slide import Slide
+
+PIXELS = "px"
+"""The unit of counts of pixels, which a bar shows in megapixels."""
+
+
+def bar(description: str, total: int, unit: str) -> tqdm[Any]:
+    """A progress bar on stderr; silent where stderr is not a terminal."""
+    from tqdm import tqdm
+
+    count, scale = "{n_fmt}/{total_fmt} {unit}", 1.0
+    if unit == PIXELS:
+        count, unit, scale = "{n:.2f}/{total:.2f} {unit}", "Mpx", 1e-6
+    return tqdm(
+        desc=description,
+        total=total,
+        unit=unit,
+        unit_scale=scale,
+        bar_format=f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {count} "
+        "[{elapsed}<{remaining}, {rate_fmt}]",
+        disable=None,
+        dynamic_ncols=True,
+        smoothing=0.05,
+    )
+
+
+def warn(message: str) -> None:
+    """Print one line on stderr."""
+    click.echo(f"Warning: {message}", err=True)
+
+
+def print_error(error: SlidescanError) -> None:
+    """Print an error that does not end the command, as one that does is printed."""
+    click.echo(f"Error: {error}", err=True)
+
+
+class Terminal:
+    """Reports a job to a person at a terminal; fulfils `slidescan.protocols.Report`."""
+
+    bar = staticmethod(bar)
+    say = staticmethod(click.echo)
+    warn = staticmethod(warn)
+
+
+def command_line() -> str:
+    """The command as it was typed, for the record of what it makes."""
+    return shlex.join(["slidescan", *sys.argv[1:]])
+
+
+@contextmanager
+def open_slide(path: Path, mpp: float | None) -> Iterator[Slide]:
+    """Open a slide and print its warnings."""
+    from slidescan.slides.slide import Slide
+
+    with Slide.open(path, mpp) as slide:
+        _print_warnings(slide)
+        yield slide
+
+
+@contextmanager
+def open_slide_of(heatmap: Heatmap, path: Path) -> Iterator[Slide]:
+    """Open the slide that a map was made from and print its warnings."""
+    from slidescan.scanning import verification
+
+    with verification.open_slide_of(heatmap, path) as slide:
+        _print_warnings(slide)
+        yield slide
+
+
+def _print_warnings(slide: Slide) -> None:
+    for warning in slide.warnings:
+        warn(f"{slide.path}: {warning}")
