@@ -40,7 +40,7 @@ class Teacher:
 def load_teacher(source: str, device: torch.device) -> Teacher:
     """Load a shipped model's name, FILE.safetensors with its card, or FILE.onnx.
 
-    docs/training.md says what an ONNX file must take and give. Raises `ModelError`; files that
+    docs/teachers.md says what an ONNX file must take and give. Raises `ModelError`; files that
     may hold code (.pt2, .pt, .pth) are refused unread.
     """
     if source.endswith(TORCH_FILES):
