@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -509,7 +510,7 @@ def test_maps_of_two_kinds_do_not_mix(tiny_model: Path, tmp_path: Path) -> None:
     assert Heatmap.open(patch).settings["batch"] == 64
 
 
-@pytest.mark.skipif(processes._FORKS is None, reason="needs fork and SIGKILL")
+@pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 def test_killed_and_resumed_is_uninterrupted(
     section: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

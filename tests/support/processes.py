@@ -1,4 +1,8 @@
-"""`slidescan` in processes of its own, forked from one that has imported all: cheap to kill."""
+"""Run `slidescan` in processes of its own, so that tests can kill it.
+
+The processes are forked from one that has imported PRELOADED, which saves each the seconds that
+importing torch takes.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,32 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 BLOCK_CELLS = 32
+PRELOADED = [
+    "slidescan.commands.heatmap",
+    "slidescan.engines.torch_engine",
+    "slidescan.scanning.session",
+    "slidescan_train.runs.run",
+]
 
-_FORKS = multiprocessing.get_context("forkserver") if os.name == "posix" else None
-if _FORKS:
-    _FORKS.set_forkserver_preload(
-        [
-            f"slidescan.{name}"
-            for name in ("commands.heatmap", "job", "engines.torch", "slide", "store", "tissue")
-        ]
-        + ["slidescan_train.runs.run"]
-    )
+
+@cache
+def _forkserver() -> Any:
+    """Return the context of the processes; the first one starts the process they are forked from.
+
+    That process ignores a module that it cannot import, so the names are checked here.
+    """
+    missing = [name for name in PRELOADED if not find_spec(name)]
+    assert not missing, f"PRELOADED names modules that do not exist: {missing}"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 @dataclass(frozen=True)
@@ -48,9 +62,10 @@ def slidescan(
 
     `most_bytes` is the size that no file may pass, which looks like a full disk.
     """
-    assert _FORKS
     arguments = tuple(map(str, arguments))
-    process = _FORKS.Process(target=_run, args=(arguments, log, strike, block_cells, most_bytes))
+    process = _forkserver().Process(
+        target=_run, args=(arguments, log, strike, block_cells, most_bytes)
+    )
     process.start()
     process.join()
     assert process.exitcode is not None
