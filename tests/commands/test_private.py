@@ -1,113 +1,125 @@
-"""Nothing leaves the machine: neither a scan, nor training, nor evaluation opens a socket."""
+"""Nothing leaves the machine: no command opens a socket."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import networks
+import offline
+import patches
 import pytest
 import yaml
 
-# Runs first in a process of its own. AF_UNIX pairs are asyncio's own, inside the process.
-GUARD = """
-import atexit, os, sys
-
-def guard(event, args):
-    local = event == "socket.__new__" and args[1] == 1
-    if event.startswith(("socket.", "urllib.", "http.", "ftplib.", "smtplib.")) and not local:
-        if event not in ("socket.gethostname",):
-            heard.append(f"{event} {args}")
-            raise PermissionError(f"the network: {event} {args}")
-
-def report():
-    # Libraries may swallow the error; this they cannot.
-    if heard:
-        print(*heard, sep="\\n", file=sys.stderr, flush=True)
-        os._exit(99)
-
-heard = []
-sys.addaudithook(guard)
-atexit.register(report)
-"""
-
-TRAIN = """
-from slidescan.cli import main
-main(sys.argv[1:], standalone_mode=False)
-assert "albumentations" in sys.modules
-"""
-
-EVALUATE = """
-from slidescan.cli import main
-then = sys.argv.index("then")
-for arguments in sys.argv[1:then], sys.argv[then + 1:]:
-    main(arguments, standalone_mode=False)
-
-import numpy as np
-from slidescan.evaluation.froc import Scored, froc
-assert froc([Scored(np.float32([0.2]), np.float32([0.9]))]).score == 1
-assert "monai" in sys.modules
-"""
-
-SCAN = """
-from slidescan.cli import main
-main(sys.argv[1:], standalone_mode=False)
-assert "openvino" in sys.modules
-telemetry = [name for name in sys.modules if name.split(".")[0] == "openvino_telemetry"]
-assert not any(sys.modules[name] for name in telemetry), telemetry
-"""
+for needed in "slidescan_train.augmentation", "monai":
+    pytest.importorskip(needed)
 
 
-def guarded(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", GUARD + code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+@dataclass(frozen=True)
+class Outcome:
+    """How one step of the process ended."""
+
+    code: int
+    heard: list[str]
+    packages: list[str]
+    stdout: str
+    stderr: str
 
 
-def test_a_scan_opens_no_socket(section: Path, tiny_model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "map.zarr"
-    command = ("heatmap", section, "--out", out, "--model", tiny_model, "--threads", 1)
-    done = guarded(SCAN, *command)
-    assert done.returncode == 0, done.stderr
-    assert out.exists()
-    assert done.stderr == ""
+def python(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=Path(offline.__file__).parent,
+        capture_output=True,
+        text=True,
+    )
 
 
-def test_a_diagnosis_opens_no_socket(tiny_model: Path) -> None:
-    done = guarded(SCAN, "doctor", "--model", tiny_model, "--threads", 1)
-    assert done.returncode == 0, done.stderr
-    assert "exactness" in done.stdout
-    assert done.stderr == ""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("private")
 
 
-def test_a_training_opens_no_socket(tmp_path: Path) -> None:
-    pytest.importorskip("slidescan_train.augmentation")
-    import patches
-
-    data = patches.write(tmp_path / "data", patches.make(120))
-    config = tmp_path / "config.yaml"
+@pytest.fixture(scope="module")
+def outcomes(section: Path, tiny_model: Path, folder: Path) -> dict[str, Outcome]:
+    """Every step in one process: importing all that they use takes longer than the steps."""
+    data, config = patches.write(folder / "data", patches.make(120)), folder / "config.yaml"
     plan = networks.plan("4/2 3 4/2", "R", filters=2, dense=4).model_dump(mode="json")
     config.write_text(yaml.safe_dump({"plan": plan, "epochs": 1, "batch": 16, "micro_batch": 16}))
-    out = tmp_path / "run"
-    done = guarded(TRAIN, "train", "--data", data, "--config", config, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert (out / "last.json").exists()
+    annotations, vertices = folder / "annotations", [[200, 200], [400, 200], [400, 400]]
+    annotations.mkdir()
+    lesion = {"positive": [{"name": "L", "vertices": vertices}], "negative": []}
+    (annotations / "section.json").write_text(json.dumps(lesion))
+    used = ("--model", tiny_model, "--threads", 1)
+    heatmap, table = folder / "section.zarr", folder / "scores.csv"
+    steps = {
+        "scan": [("heatmap", section, "--out", heatmap, *used)],
+        "diagnosis": [("doctor", *used)],
+        "evaluation": [
+            ("predict", data / "train", "--out", table, *used, "--engine", "torch", "--tta", "d4"),
+            ("evaluate", "patches", table, data / "train_labels.csv", "--out", folder / "scores"),
+            ("evaluate", "slides", heatmap, "--annotations", annotations, "--out", folder / "froc"),
+        ],
+        "training": [
+            ("train", "--data", data, "--config", config, "--out", folder / "run", "--threads", 1)
+        ],
+    }
+    (folder / "steps.json").write_text(json.dumps(steps, default=str))
+    done = python(offline.__file__, folder / "steps.json", folder)
+    assert done.returncode in (0, 99), done.stderr
+    outcome = json.loads((folder / "outcome.json").read_text())
+    if not any(step["heard"] for step in outcome.values()):
+        assert done.returncode == 0, done.stderr  # 99: heard while the process ended
+    return {
+        name: Outcome(
+            **step,
+            stdout=(folder / f"{name}.stdout").read_text(),
+            stderr=(folder / f"{name}.stderr").read_text(),
+        )
+        for name, step in outcome.items()
+    }
 
 
-def test_an_evaluation_opens_no_socket(tiny_model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("monai")
-    import patches
+def quiet(outcome: Outcome) -> None:
+    """It ended well and opened no socket, nor was one opened and the error swallowed."""
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.heard == []
 
-    data, table = patches.write(tmp_path / "data", patches.make(40)), tmp_path / "p.csv"
-    done = guarded(
-        EVALUATE,
-        *("predict", data / "train", "--out", table, "--model", tiny_model),
-        *("--engine", "torch", "--threads", 1, "--tta", "d4"),
-        "then",
-        *("evaluate", "patches", table, data / "train_labels.csv", "--out", tmp_path / "scores"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "scores" / "metrics.json").exists()
+
+def test_a_scan_opens_no_socket(outcomes: dict[str, Outcome], folder: Path) -> None:
+    scan = outcomes["scan"]
+    quiet(scan)
+    assert (folder / "section.zarr").exists()
+    assert scan.stderr == ""
+    assert "openvino" in scan.packages
+    assert "openvino_telemetry" not in scan.packages
+
+
+def test_a_diagnosis_opens_no_socket(outcomes: dict[str, Outcome]) -> None:
+    diagnosis = outcomes["diagnosis"]
+    quiet(diagnosis)
+    assert "exactness" in diagnosis.stdout
+    assert diagnosis.stderr == ""
+    assert "openvino_telemetry" not in diagnosis.packages
+
+
+def test_an_evaluation_opens_no_socket(outcomes: dict[str, Outcome], folder: Path) -> None:
+    evaluation = outcomes["evaluation"]
+    quiet(evaluation)
+    assert (folder / "scores" / "metrics.json").exists()
+    assert (folder / "froc" / "metrics.json").exists()
+    assert "monai" in evaluation.packages
+
+
+def test_a_training_opens_no_socket(outcomes: dict[str, Outcome], folder: Path) -> None:
+    training = outcomes["training"]
+    quiet(training)
+    assert (folder / "run" / "last.json").exists()
+    assert "albumentations" in training.packages
+    assert "albumentations" not in outcomes["scan"].packages  # imported under the guard
 
 
 @pytest.mark.parametrize(
@@ -120,6 +132,9 @@ def test_an_evaluation_opens_no_socket(tiny_model: Path, tmp_path: Path) -> None
     ],
 )
 def test_the_guard_hears_what_is_swallowed(code: str) -> None:
-    done = guarded(f"try: exec({code!r})\nexcept Exception: pass")
+    done = python(
+        "-c",
+        f"import offline; offline.listen()\ntry: exec({code!r})\nexcept Exception: pass",
+    )
     assert done.returncode == 99
     assert done.stderr

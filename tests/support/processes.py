@@ -57,14 +57,16 @@ def slidescan(
     strike: Strike | None = None,
     block_cells: int = BLOCK_CELLS,
     most_bytes: int | None = None,
+    world: int = 1,
 ) -> int:
     """Run the command line; returns the exit code, negative for a signal. Output goes to `log`.
 
-    `most_bytes` is the size that no file may pass, which looks like a full disk.
+    `most_bytes` is the size that no file may pass, which looks like a full disk. A training runs in
+    `world` processes, started as torchrun starts them.
     """
     arguments = tuple(map(str, arguments))
     process = _forkserver().Process(
-        target=_run, args=(arguments, log, strike, block_cells, most_bytes)
+        target=_run, args=(arguments, log, strike, block_cells, most_bytes, world)
     )
     process.start()
     process.join()
@@ -78,8 +80,10 @@ def _run(
     strike: Strike | None,
     block_cells: int,
     most_bytes: int | None,
+    world: int,
 ) -> None:
-    from slidescan.cli import main
+    from slidescan_train.runs.recorder import Recorder
+
     from slidescan.maps import layout, ngff
 
     sys.stdout.flush()
@@ -88,13 +92,49 @@ def _run(
         os.dup2(file.fileno(), 2)
     layout.BLOCK_CELLS, layout.CHUNK_CELLS = block_cells, block_cells // 2
     ngff.LEVEL_CELLS = block_cells
+    Recorder._draw = lambda *_: None  # pictures take most of a tiny run's time
     if strike:
         _arm(strike)
     if most_bytes:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    if world > 1:
+        _launch(arguments, world)
+    else:
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str]) -> None:
+    from slidescan.cli import main
+
+    sys.argv[1:] = arguments
     main(arguments, prog_name="slidescan")
+
+
+def _launch(arguments: Sequence[str], world: int) -> None:
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=world,
+        run_id="slidescan",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",  # any free port, so that tests may run side by side
+        local_addr="localhost",
+        max_restarts=0,
+        start_method="fork",
+    )
+    elastic_launch(config, _worker)(arguments)
+
+
+def _worker(arguments: Sequence[str]) -> None:
+    """End as a function does: the launcher waits for what it returns."""
+    try:
+        _main(arguments)
+    except SystemExit as ended:
+        assert not ended.code, ended
 
 
 def _arm(strike: Strike) -> None:

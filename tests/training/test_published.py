@@ -31,6 +31,8 @@ from slidescan.networks.network import Network
 from slidescan.networks.plan import LitePlan, MobilePlan, Plan
 from slidescan.patches.labelled.splits import ids_sha256
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LITE = LitePlan(arch="efficientnet-lite")
 MOBILE = MobilePlan(arch="nasnet-mobile")
 

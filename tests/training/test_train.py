@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ from slidescan.errors import ConfigError, DataError
 from slidescan.models.card import Ancestor
 from slidescan.models.model import load
 from slidescan.networks.plan import Plan
+from slidescan.patches.labelled import load_data
 from slidescan.patches.labelled.splits import ids_sha256
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 FILES = {
     *("best.json", "best.safetensors", "last.json", "last.safetensors", "checkpoint.safetensors"),
@@ -55,7 +59,9 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small data set on disk, its cache beside it."""
-    return patches.write(tmp_path_factory.mktemp("data") / "pcam", patches.make(120))
+    folder = patches.write(tmp_path_factory.mktemp("data") / "pcam", patches.make(120))
+    load_data(folder, validation=tiny().validation)
+    return folder
 
 
 def write_settings(path: Path, **changes: Any) -> Path:
@@ -95,9 +101,8 @@ def one_line(stderr: str, *parts: str) -> None:
 def finished(
     kaggle: Path, settings_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Result]:
-    """The folder of a finished run and what the command said."""
+    """The folder of a finished run, with its pictures, and what the command said."""
     out = tmp_path_factory.mktemp("run") / "out"
-    slidescan_train("--data", kaggle, "--config", settings_file, "--out", out.with_name("cache"))
     return out, slidescan_train("--data", kaggle, "--config", settings_file, "--out", out)
 
 
@@ -603,26 +608,37 @@ def test_only_one_process_writes_a_run(kaggle: Path, settings_file: Path, tmp_pa
 # --- several processes ----------------------------------------------------------------------
 
 
+def torchrun(*arguments: object, log: Path) -> int:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    with log.open("wb") as file:
+        return subprocess.run(
+            [sys.executable, *launch, "slidescan", *map(str, arguments)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=file,
+            stderr=file,
+        ).returncode
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="gloo")
-def test_two_processes_end_as_one_with_the_same_batch(kaggle: Path, tmp_path: Path) -> None:
-    config = write_settings(
-        tmp_path / "c.yaml", epochs=2, micro_batch=4, mixup=0.2, optimiser="sgd"
-    )
+@pytest.mark.parametrize(
+    "launch",
+    [
+        pytest.param(partial(slidescan, world=2), id="forked"),
+        pytest.param(torchrun, id="torchrun", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_end_as_one_with_the_same_batch(
+    launch: Callable[..., int], kaggle: Path, tmp_path: Path
+) -> None:
+    config, log = tmp_path / "c.yaml", tmp_path / "log"
+    write_settings(config, epochs=2, micro_batch=4, mixup=0.2, optimiser="sgd")
     options = ("train", "--data", kaggle, "--config", config, "--threads", 1, "--out")
-    assert slidescan(*options, tmp_path / "one", log=tmp_path / "log") == 0
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "slidescan"]
-    done = subprocess.run(
-        [sys.executable, *launch, *map(str, options), str(tmp_path / "two")],
-        capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    assert slidescan(*options, tmp_path / "one", log=log) == 0, log.read_text()
+    assert launch(*options, tmp_path / "two", log=log) == 0, log.read_text()
+    said = log.read_text()
     for once in ("epoch 2/2", "best.safetensors: "):
-        assert done.stdout.count(once) == 1
-    assert "deprecated" not in done.stderr
+        assert said.count(once) == 1
+    assert "deprecated" not in said
 
     one, two = (load(str(tmp_path / n / "last.json")).network for n in ("one", "two"))
     counts = [int(b) for n in (one, two) for k, b in n.named_buffers() if "num_batches" in k]
