@@ -134,7 +134,8 @@ def _worker(arguments: Sequence[str]) -> None:
     try:
         _main(arguments)
     except SystemExit as ended:
-        assert not ended.code, ended
+        if ended.code:
+            raise
 
 
 def _arm(strike: Strike) -> None:
