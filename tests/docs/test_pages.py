@@ -110,6 +110,12 @@ def test_commands_stand_in_shell_blocks(page: str) -> None:
     assert not outside
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_column_of_a_table_has_a_title(page: str) -> None:
+    headers = re.findall(r"^(\|.*\|)\n\|(?:---\|)+$", read(page), flags=re.M)
+    assert not [header for header in headers if re.search(r"\|\s*\|", header)]
+
+
 @pytest.mark.parametrize(
     ("line", "whole"),
     [
