@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from slidescan.errors import MapError, SlideError
+from slidescan.errors import DataError, MapError, SlideError
 
 FILES = {
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".tif", ".tiff", ".webp"),
@@ -47,6 +47,17 @@ def check_slide_and_map(slide: Path, map_path: Path) -> None:
 def is_map(path: Path) -> bool:
     """Whether a path is a zarr group; its record is checked when it is opened."""
     return (path / "zarr.json").is_file()
+
+
+def check_exist(*paths: Path | None) -> None:
+    """Refuse a file or folder of patches that is not there.
+
+    Raises:
+        DataError: the first that is missing, and a remedy.
+    """
+    for path in paths:
+        if path and not os.path.lexists(path):
+            raise DataError(f"{path}: no such file or folder; {similar(path)}")
 
 
 def check_map_name(out: Path) -> None:

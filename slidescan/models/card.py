@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,9 @@ from slidescan.errors import ModelError, describe
 from slidescan.networks.logit_map import LogitMap
 from slidescan.networks.plan import AnyPlan, Settings
 from slidescan.tools.atomic_files import replacing
+
+BEST = "best.safetensors"
+"""The weights of a run's folder that a model named by the folder has."""
 
 DEFAULT = "default"
 """The shipped model that commands take unless told otherwise."""
@@ -133,8 +137,13 @@ def shipped_names() -> list[str]:
 
 
 def locate(source: str) -> tuple[Path, Path]:
-    """Weights and card of a shipped model's name, or of either file of another."""
-    path = Path(source) if source.endswith((".safetensors", ".json")) else shipped(source)
+    """Weights and card of a shipped model's name, of either file of another, or of a run's best."""
+    if source.endswith((".safetensors", ".json")):
+        path = Path(source)
+    elif Path(source).is_dir() and source not in shipped_names():
+        path = Path(source) / BEST
+    else:
+        path = shipped(source)
     return path.with_suffix(".safetensors"), path.with_suffix(".json")
 
 
@@ -147,14 +156,26 @@ def read_card(source: str) -> Card:
     try:
         return Card.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise ModelError(
-            f"{source}: no model card {path}; name a shipped model ({', '.join(shipped_names())}) "
-            "or a .safetensors file with its .json beside it"
-        ) from error
+        raise ModelError(f"{source}: {_missing(source, path)}") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ModelError(f"{path}: not a valid model card: {describe(error)}") from error
+
+
+def _missing(source: str, card: Path) -> str:
+    """What is wrong with the name of a model that has no card, and the remedy."""
+    names = shipped_names()
+    if Path(source).is_dir():
+        return f"no {card.name} in this folder; name a run's folder, or a .safetensors file"
+    if source.endswith((".safetensors", ".json")):
+        return f"no model card {card}; copy the .json that belongs to the .safetensors beside it"
+    near = get_close_matches(source, names, n=1)
+    question = f"did you mean {near[0]}? " if near else ""
+    return (
+        f"no model of this name; {question}Shipped are {', '.join(names)}; others are named by "
+        "their .safetensors file, or by the folder of their run"
+    )
 
 
 def read_weights(source: str, card: Card) -> bytes:

@@ -1,110 +1,147 @@
-"""Scoring patches: read ahead in threads, infer in batches, keep each batch at once.
-
-Memory does not grow with the number of patches but for their ids and scores.
-"""
+"""From patches to probabilities: joins models, engine, patches and the table on disk."""
 
 from __future__ import annotations
 
 import csv
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.errors import ModelError
-from slidescan.patches.decoding import SHAPE, Bad, Patch
+from slidescan.engines import backend, ensemble
+from slidescan.errors import DataError
+from slidescan.models import model
+from slidescan.patches.decoding import Bad
 from slidescan.patches.journal import Journal
+from slidescan.patches.scoring import Memory, Scores, score, unfinished
 from slidescan.patches.sources import Source
-from slidescan.protocols import Engine
+from slidescan.protocols import BATCH, Report
 from slidescan.tools.atomic_files import replacing
-from slidescan.tools.prefetch import prefetch
-
-BATCH = 64
-"""Patches an engine gets at once."""
+from slidescan.tools.hardware import cores
+from slidescan.tools.settings_diff import JSON
 
 COLUMNS = ("id", "label")
 """Of Kaggle's sample_submission.csv; `label` holds P(tumour)."""
 
 
-def predict(
-    source: Source,
-    engine: Callable[[], Engine],
-    journal: Journal,
-    threads: int,
-    on_batch: Callable[[int], object] = lambda count: None,
-) -> dict[int, Bad]:
-    """Score what `journal` lacks; returns the rows that could not be read, and why.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to score patches."""
 
-    `engine` is built when the first batch is there. Batches begin at the same rows in every run,
-    and what is unreadable leaves its place in them, so a number never depends on where a run was
-    stopped.
-
-    Raises:
-        ModelError: a probability that is none.
-        WriteError: the disk does not take the journal.
-    """
-    bad: dict[int, Bad] = {}
-    todo = unfinished(journal)
-    if not todo:
-        return bad
-    with (
-        warnings.catch_warnings(),
-        source.opened() as reader,
-        ThreadPoolExecutor(threads, "read") as pool,
-        closing(prefetch(pool, reader, todo, 2 * threads)) as read,
-    ):
-        # Pillow warns of tags that nobody needs, or of what it then refuses.
-        warnings.filterwarnings("ignore", module="PIL")
-        infer = engine()
-        for rows, patches in read:
-            unread = {r: p for r, p in zip(rows, patches, strict=True) if isinstance(p, Bad)}
-            bad |= unread
-            if len(unread) < len(rows):
-                scores = _checked(infer(_stacked(patches))[:, 0, 0])
-                good = [row for row in rows if row not in unread]
-                journal.add(good, scores[np.array(good) - rows.start])
-            on_batch(len(rows))
-    return bad
+    models: tuple[str, ...] = (model.DEFAULT,)
+    """several are averaged"""
+    tta: ensemble.Tta | None = None
+    engine: backend.Name | None = None
+    device: str = backend.AUTO
+    precision: backend.Wanted = "fp32"
+    threads: int | None = None
 
 
-def unfinished(journal: Journal) -> list[range]:
-    """The batches that lack a score."""
-    count = len(journal.scores)
-    batches = (range(i, min(i + BATCH, count)) for i in range(0, count, BATCH))
-    return [rows for rows in batches if np.isnan(journal.scores[rows]).any()]
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a table."""
+
+    patches: int
+    seconds: float
 
 
-def _stacked(patches: Sequence[Patch | Bad]) -> NDArray[np.uint8]:
-    """(N, 96, 96, 3), black where there are no pixels."""
-    pixels = np.zeros((len(patches), *SHAPE), np.uint8)
-    for place, patch in zip(pixels, patches, strict=True):
-        if not isinstance(patch, Bad):
-            place[:] = patch
-    return pixels
+class Predictor:
+    """Scores patches with one model or ensemble."""
 
-
-def _checked(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    wrong = np.count_nonzero(~np.isfinite(scores))
-    if wrong:
-        raise ModelError(
-            f"the network gave {wrong} values that are not finite in {len(scores)} patches; "
-            "use --precision fp32 or check the weights"
+    def __init__(self, options: Options) -> None:
+        self.backend = backend.choose(
+            options.engine, options.device, options.precision, options.threads or cores()
         )
-    return scores
+        self.ensemble = ensemble.Ensemble.load(options.models, options.tta)
+
+    def score(self, source: Source, report: Report) -> tuple[NDArray[np.float32], dict[int, Bad]]:
+        """Probabilities (N,), NaN of patches that cannot be read, and why they cannot."""
+        kept = Memory(len(source.ids))
+        bad = self._score(source, kept, report)
+        return kept.scores, bad
+
+    def write_table(
+        self, source: Source, order: Sequence[str], out: Path, skip_bad: bool, report: Report
+    ) -> Summary:
+        """Score patches and write the table once all are scored.
+
+        Each batch is kept on disk beside `out`, from where a later call with the same settings
+        resumes.
+
+        Args:
+            source: the patches.
+            order: their ids in the order of the table.
+            out: the table, CSV of id and label.
+            skip_bad: leave out patches that cannot be read, instead of raising `DataError`.
+            report: gets progress and warnings.
+        """
+        started = time.perf_counter()
+        partial = out.with_name(f".{out.name}.partial")
+        with Journal(partial, self.settings(source), len(source.ids)) as journal:
+            if journal.other:
+                report.warn(
+                    f"{out}: an earlier run was made with other settings "
+                    f"({'; '.join(journal.other)}); starting again"
+                )
+            bad = self._score(source, journal, report, str(out))
+            _check_bad(bad, source, out, skip_bad, report)
+            scores = {i: s for i, s in zip(source.ids, journal.scores, strict=True) if s == s}
+            write_predictions(out, scores, order)
+            journal.discard()
+        return Summary(len(scores), time.perf_counter() - started)
+
+    def settings(self, source: Source) -> dict[str, JSON]:
+        """All that determines the numbers; a journal made with anything else is not resumed."""
+        return {
+            **self.ensemble.record(),
+            **self.backend.record(),
+            "batch": BATCH,
+            "patches": source.digest(),
+        }
+
+    def _score(self, source: Source, kept: Scores, report: Report, out: str = "") -> dict[int, Bad]:
+        count = len(kept.scores)
+        done = count - sum(map(len, unfinished(kept)))
+        with report.bar("predicting", count, "patch") as progress:
+            if done:
+                report.say(f"{out}: resuming, {done} of {count} patches are scored")
+                progress.update(done)
+            return score(
+                source,
+                lambda: self.ensemble.engine(self.backend),
+                kept,
+                self.backend.threads,
+                progress.update,
+            )
+
+
+def _check_bad(
+    bad: Mapping[int, Bad], source: Source, out: Path, skip_bad: bool, report: Report
+) -> None:
+    """List the patches that cannot be read, and refuse them unless they may be left out."""
+    for row, why in bad.items():
+        report.warn(f"{source.name(row)}: {why}")
+    if bad and not skip_bad:
+        raise DataError(
+            f"{len(bad)} of {len(source.ids)} patches cannot be scored, so {out} is not written; "
+            "correct them, or pass --skip-bad to leave them out; the scores of the others are kept"
+        )
 
 
 def write_predictions(path: Path, scores: Mapping[str, np.float32], order: Iterable[str]) -> None:
-    """CSV of id and label in this order, ids without a score left out. Raises `WriteError`.
+    """Write CSV of id and label in this order, without the ids that have no score.
 
-    A probability has as many digits as tell it from every other float32.
+    A probability has as many digits as distinguish it from every other float32.
+
+    Raises:
+        WriteError: the table cannot be written.
     """
     with (
         replacing(path) as beside,
-        # Names of files need not be UTF-8.
+        # File names need not be UTF-8.
         beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidescan.errors import ConfigError, DataError
 from slidescan.geometry import PATCH_PX
@@ -51,12 +52,16 @@ class Reader(Protocol):
 
 
 class Files:
-    """One file a patch; its id is the name without the ending."""
+    """Image files, one a patch; the id is the file's name without the ending."""
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        """Raises `DataError` where two files have the same id."""
+    def __init__(self, paths: Iterable[str], unique: bool = True) -> None:
+        """Raises `DataError` where two files have the same id, unless ids need not be `unique`."""
         self.paths = tuple(paths)
         self.ids = tuple(os.path.splitext(os.path.basename(path))[0] for path in self.paths)
+        if unique:
+            self._check_ids()
+
+    def _check_ids(self) -> None:
         first: dict[str, str] = {}
         for patch_id, path in zip(self.ids, self.paths, strict=True):
             other = first.setdefault(patch_id, path)
@@ -77,6 +82,31 @@ class Files:
 
     def opened(self) -> AbstractContextManager[Reader]:
         return nullcontext(lambda rows: [read_patch(self.paths[row]) for row in rows])
+
+
+class Array:
+    """RGB patches in memory, uint8 (N, 96, 96, 3); an id is the row."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        """Raises `ValueError` for another shape or type."""
+        if pixels.shape[1:] != SHAPE or pixels.dtype != np.uint8:
+            raise ValueError(
+                f"patches {pixels.dtype} {pixels.shape}: needs uint8 of shape (N, 96, 96, 3)"
+            )
+        self.pixels = pixels
+        self.ids = tuple(map(str, range(len(pixels))))
+
+    def name(self, row: int) -> str:
+        return f"patch {row}"
+
+    def take(self, rows: Sequence[int]) -> Array:
+        return Array(self.pixels[np.asarray(rows)])
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()
+
+    def opened(self) -> AbstractContextManager[Reader]:
+        return nullcontext(lambda rows: list(self.pixels[rows.start : rows.stop]))
 
 
 def _stamp(path: str | Path) -> str:
@@ -186,6 +216,10 @@ def find(path: Path) -> Source:
     Images are in the order of their names. Raises `DataError` where there is nothing to score.
     """
     if path.is_file():
+        if path.suffix.lower() == ".csv":
+            raise DataError(
+                f"{path}: is a table; name the folder of its patches, and the table with --like"
+            )
         if path.suffix.lower() not in (".h5", ".hdf5"):
             raise DataError(
                 f"{path}: neither a folder nor an HDF5 file; score single images with --list"

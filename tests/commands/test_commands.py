@@ -680,7 +680,7 @@ def a_list(model: Path) -> None:
     ("spoil", "words"),
     [
         (no_weights, ["no such file", "card"]),
-        (no_card, ["no model card", "default"]),
+        (no_card, ["no model card", "copy the .json"]),
         (other_sha, ["SHA-256", "damaged"]),
         (noise, ["cannot be loaded"]),
         (empty, ["cannot be loaded"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -44,7 +46,9 @@ def test_the_wheel_holds_both_packages_and_the_weights(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_installed_wheel_scans(wheel: Path, tmp_path: Path, slide_folder: Path) -> None:
+def test_the_installed_wheel_scans(
+    wheel: Path, tmp_path: Path, slide_folder: Path, section: Path
+) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
     python = tmp_path / "env" / "bin" / "python"
     constraints = ROOT / "constraints.txt"
@@ -56,6 +60,12 @@ def test_the_installed_wheel_scans(wheel: Path, tmp_path: Path, slide_folder: Pa
     where = run(python, "-c", "import slidescan; print(slidescan.__file__)", cwd=tmp_path)
     assert str(tmp_path) in where
     assert run(slidescan, "configs", "quick", cwd=tmp_path) == QUICK.read_text()
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    assert example
+    shutil.copy(section, tmp_path / "slide.tif")
+    (tmp_path / "map.zarr").rename(tmp_path / "checkerboard.zarr")
+    cell, patch, _ = run(python, "-c", example[1], cwd=tmp_path).splitlines()
+    assert abs(float(cell) - float(patch)) <= 1e-5
     missing = subprocess.run(
         [slidescan, "train", "--data", "."], cwd=tmp_path, capture_output=True, text=True
     )

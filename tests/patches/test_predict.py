@@ -26,8 +26,9 @@ from processes import Strike
 from slidescan.maps.store import Heatmap
 from slidescan.models.model import load, save
 from slidescan.networks.network import probability
-from slidescan.patches import prediction
+from slidescan.patches import scoring
 from slidescan.patches.journal import Journal
+from slidescan.protocols import BATCH
 from slidescan.statistics.curves import roc
 
 ENGINE = ("--engine", "torch", "--threads", "1")
@@ -152,7 +153,7 @@ def test_batches_change_nothing(
 ) -> None:
     ran("predict", folder, "--out", out, "--model", tiny_model, *ENGINE)
     one = read(out)
-    monkeypatch.setattr(prediction, "BATCH", 2)
+    monkeypatch.setattr(scoring, "BATCH", 2)
     ran("predict", folder, "--out", out, "--model", tiny_model, *ENGINE)
     np.testing.assert_allclose(list(read(out).values()), list(one.values()), rtol=0, atol=1e-6)
 
@@ -252,7 +253,7 @@ def test_like_a_sample_submission(folder: Path, tiny_model: Path, out: Path) -> 
         ("id,label\np001,0\np001,0\n", ["p001", "twice"]),
         ("name,label\np001,0\n", ["name", "needs id"]),
         ("", ["needs id"]),
-        (None, ["cannot be read"]),
+        (None, ["no such file"]),
     ],
 )
 def test_a_sample_submission_that_does_not_fit(
@@ -443,7 +444,7 @@ def test_bad_output_paths(folder: Path, tiny_model: Path, tmp_path: Path) -> Non
     refused(run(*command, tmp_path / "no" / "a.csv"), "no folder")
 
 
-# --- stopped, and going on
+# --- stopped and resumed
 
 
 COUNT = 200  # four batches
@@ -484,7 +485,7 @@ def test_killed_and_run_again_is_the_same_table(
     assert processes.slidescan(*command, log=log, strike=strike) == -signal.SIGKILL
     assert out.exists() == ("discard" in strike.target)
     result = ran(*command)
-    assert (f"going on, {done} of {COUNT} patches are there" in result.stdout) == (done > 0)
+    assert (f"resuming, {done} of {COUNT} patches are scored" in result.stdout) == (done > 0)
     assert out.read_bytes() == whole
     alone(out)
 
@@ -501,7 +502,7 @@ def test_ctrl_c_is_one_line(
     (line,) = log.read_text().splitlines()
     assert line.startswith("Error: interrupted")
     assert not out.exists()
-    assert "going on" in ran(*command).stdout
+    assert "resuming" in ran(*command).stdout
     assert out.read_bytes() == whole
 
 
@@ -537,7 +538,7 @@ def stopped(many: Path, model: Path, out: Path, monkeypatch: pytest.MonkeyPatch)
         patched.setattr(Journal, "add", once)
         refused(run("predict", many, "--out", out, "--model", model, *ENGINE), "interrupted")
     journal = out.with_name(".submission.csv.partial")
-    assert len(journal.read_bytes().splitlines()) == 1 + 2 * prediction.BATCH
+    assert len(journal.read_bytes().splitlines()) == 1 + 2 * BATCH
     return journal
 
 
@@ -565,7 +566,7 @@ def test_a_torn_journal(
     with journal.open("ab") as file:
         file.write(tail)
     result = ran("predict", many, "--out", out, "--model", tiny_model, *ENGINE)
-    assert f"going on, {done} of {COUNT}" in result.stdout
+    assert f"resuming, {done} of {COUNT}" in result.stdout
     assert out.read_bytes() == whole
 
 
@@ -576,8 +577,8 @@ def test_what_other_settings_left_is_not_mixed_in(
     command = ("predict", many, "--out", out, "--model", tiny_model, *ENGINE)
     result = ran(*command, "--precision", "bf16")
     assert 'precision: "fp32" there, "bf16" here' in result.stderr
-    assert "begun anew" in result.stderr
-    assert "going on" not in result.stdout
+    assert "starting again" in result.stderr
+    assert "resuming" not in result.stdout
     assert out.read_bytes() != whole
     half = out.read_bytes()
     ran(*command, "--precision", "bf16")
@@ -616,6 +617,6 @@ def test_a_repaired_file_is_all_that_is_scored_again(
     (mine / "p100.png").write_bytes(b"")
     command = ("predict", mine, "--out", out, "--model", tiny_model, *ENGINE)
     refused(run(*command), "p100.png")
-    assert "going on, 136 of 200" in ran(*command, "--skip-bad").stdout  # but for its batch
+    assert "resuming, 136 of 200" in ran(*command, "--skip-bad").stdout  # but for its batch
     lines = whole.splitlines()
     assert out.read_bytes().splitlines() == [x for x in lines if not x.startswith(b"p100,")]
