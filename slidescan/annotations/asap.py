@@ -1,21 +1,24 @@
-"""ASAP's XML, the form of Camelyon16 and Camelyon17.
+"""Read ASAP's XML, the format of Camelyon16 and Camelyon17.
 
 `ASAP_Annotations / Annotations / Annotation[Name, Type, PartOfGroup] / Coordinates /
-Coordinate[Order, X, Y]` in level-0 px, and `AnnotationGroups / Group[Name, PartOfGroup]`, by which
-a group may lie in another. Rings do not repeat their first vertex.
+Coordinate[Order, X, Y]` in level-0 px, and `AnnotationGroups / Group[Name, PartOfGroup]`: a group
+may lie in another. Rings do not repeat their first vertex.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
 from slidescan.annotations.outlines import (
     EXCLUDED,
+    NO_AREA,
     TUMOUR,
     UNCLASSIFIED,
+    Content,
     Outline,
     label_of,
     one_line,
@@ -23,29 +26,29 @@ from slidescan.annotations.outlines import (
 )
 from slidescan.errors import AnnotationError
 
-# Of the challenges' scripts that make masks: Camelyon16 paints _2 over _0 and _1, Camelyon17
+# As in the challenges' own scripts: Camelyon16 paints _2 over _0 and _1 in its masks, Camelyon17
 # paints normal over metastases.
 _GROUPS = {"_0": TUMOUR, "_1": TUMOUR, "_2": EXCLUDED, "normal": EXCLUDED, "none": UNCLASSIFIED}
 _AREAS = ("polygon", "rectangle", "spline")
 
 
-def read(path: Path, data: bytes) -> tuple[list[Outline], list[str]]:
-    """The outlines in a file, and what was not taken from it.
+def read(path: Path, data: bytes, tumour: Collection[str] = ()) -> Content:
+    """Read the outlines of a file; `tumour` are further names of the tumour's group.
 
     Raises AnnotationError: not well-formed, a DTD (entities can fetch files, or grow without
-    bound), another kind of XML, a coordinate that is no number.
+    bound), another kind of XML, a coordinate that is not a number.
     """
-    document = _Document(path)
+    document = _Document(path, tumour)
     parser = expat.ParserCreate()
     parser.StartElementHandler = lambda tag, has: document.start(parser.CurrentLineNumber, tag, has)
     parser.StartDoctypeDeclHandler = lambda *_: document.refuse(
-        parser.CurrentLineNumber, "has a DTD, which is not read; remove the DOCTYPE"
+        parser.CurrentLineNumber, "has a DTD, which is not read; remove the DOCTYPE line"
     )
     try:
         parser.Parse(data, True)
     except (expat.ExpatError, LookupError, ValueError) as error:
-        raise AnnotationError(f"{path}: no well-formed XML: {error}; export it again") from error
-    return document.outlines()
+        raise AnnotationError(f"{path}: not well-formed XML: {error}; export it again") from error
+    return document.content()
 
 
 @dataclass(slots=True)
@@ -61,6 +64,7 @@ class _Document:
     """Collects annotations and groups while the parser goes through the file."""
 
     path: Path
+    tumour: Collection[str]
     root: str | None = None
     annotations: list[_Annotation] = field(default_factory=list)
     parents: dict[str, str] = field(default_factory=dict)
@@ -69,7 +73,7 @@ class _Document:
         raise AnnotationError(f"{self.path}: line {line}: {why}")
 
     def start(self, line: int, tag: str, has: dict[str, str]) -> None:
-        """An element begins."""
+        """Take up the start of an element."""
         if self.root is None:
             self.root = tag
             if tag != "ASAP_Annotations":
@@ -88,7 +92,7 @@ class _Document:
             self.parents[has.get("Name", "")] = has.get("PartOfGroup", "")
 
     def number(self, line: int, has: dict[str, str], key: str) -> float:
-        """A coordinate, which must be a finite number."""
+        """Return a coordinate; anything but a finite number is refused."""
         try:
             value = float(has.get(key, ""))
         except ValueError:
@@ -97,24 +101,26 @@ class _Document:
             self.refuse(line, f"got {key}={has.get(key)!r:.40}, expected a number of pixels")
         return value
 
-    def outlines(self) -> tuple[list[Outline], list[str]]:
-        """What was collected, once the groups are known: they stand at the end of the file."""
-        found, problems = [], []
+    def content(self) -> Content:
+        """Return what was collected; groups stand at the end of the file."""
+        content = Content()
         for each in self.annotations:
             if each.kind not in _AREAS:
-                problems.append(f"{each.name}: skipped, a {each.kind} has no area")
+                content.problems.append(f"{each.name}: skipped, a {each.kind} has no area")
+                content.skipped[NO_AREA] += 1
                 continue
             if each.kind == "spline":
-                problems.append(f"{each.name}: a spline, taken as the polygon of its points")
+                content.problems.append(f"{each.name}: spline read as the polygon of its points")
             vertices = ring(each.points, f"{self.path}: {each.name}")
-            found.append(Outline(each.name, self.label(each.group), ((vertices,),)))
-        return found, problems
+            outline = Outline(each.name, self.label(each.group), ((vertices,),))
+            content.outlines.append(outline)
+        return content
 
     def label(self, group: str) -> str:
-        """By the group, or by the nearest group around it that means something."""
-        own, seen = _label(group), set[str]()
+        """Return the class of a group, or of the nearest group around it with a known class."""
+        own, seen = _label(group, self.tumour), set[str]()
         while group and group not in seen:
-            label = _label(group)
+            label = _label(group, self.tumour)
             if label in (TUMOUR, EXCLUDED):
                 return label
             seen.add(group)
@@ -122,5 +128,6 @@ class _Document:
         return own
 
 
-def _label(group: str) -> str:
-    return _GROUPS.get(one_line(group).lower(), label_of(group))
+def _label(group: str, tumour: Collection[str]) -> str:
+    known = _GROUPS.get(one_line(group).lower(), label_of(group, tumour))
+    return label_of(known, tumour) if known == UNCLASSIFIED else known

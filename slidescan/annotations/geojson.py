@@ -1,14 +1,16 @@
-"""GeoJSON as QuPath exports it: a FeatureCollection, a list of Features, a Feature or a geometry.
+"""Read and write GeoJSON as QuPath does.
 
-Coordinates are level-0 px. The class is `properties.classification.name` (QuPath 0.2 on; 0.5 has
-`names` for derived classes as well), the kind of object `properties.objectType` (0.3 on), before
-that `object_type` or the feature's `id`.
+A file is a FeatureCollection, a list of Features, a Feature or a geometry, in level-0 px. The class
+is `properties.classification.name` (QuPath 0.2 and later; 0.5 also has `names` for derived
+classes). The kind of object is `properties.objectType` (0.3 and later), `object_type` or the
+feature's `id` before that. An object's children in QuPath's hierarchy are Features in
+`childObjects`, at the feature or in its properties.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import numpy as np
 
 from slidescan.annotations.outlines import (
     EXCLUDED,
+    NO_AREA,
     TUMOUR,
+    Content,
     Outline,
     Ring,
     label_of,
@@ -33,52 +37,59 @@ _TYPES = ("FeatureCollection", "Feature", *_GEOMETRIES)
 
 
 def fits(document: Any) -> bool:
-    """Whether a JSON document looks like GeoJSON."""
+    """Return whether a JSON document looks like GeoJSON."""
     return isinstance(document, list) or (
         isinstance(document, dict) and document.get("type") in _TYPES
     )
 
 
-def read(path: Path, document: Any) -> tuple[list[Outline], list[str]]:
-    """The outlines of annotations, and what was not taken or had to be closed.
+def read(path: Path, document: Any, tumour: Collection[str] = ()) -> Content:
+    """Read the outlines of annotations, those below others in QuPath's hierarchy included.
 
-    Detections, such as QuPath's cells, are skipped: they are no annotation by a person.
+    Detections, such as QuPath's cells, are skipped: a person did not draw them. `tumour` are
+    further names of the tumour's class.
 
-    Raises AnnotationError where it is no GeoJSON.
+    Raises AnnotationError where it is not GeoJSON.
     """
-    outlines: list[Outline] = []
-    problems: list[str] = []
-    skipped: Counter[str] = Counter()
-    for number, feature in enumerate(_features(path, document), 1):
+    content, kinds = Content(), Counter[str]()
+    for number, feature in enumerate(_features(str(path), document), 1):
         kind = _kind(feature)
         if kind != "annotation":
-            skipped[kind] += 1
+            kinds[kind] += 1
             continue
-        outline = _outline(feature, number, f"{path}: feature {number}", problems)
+        where = f"{path}: feature {number}"
+        outline = _outline(feature, number, where, content.problems, tumour)
         if outline:
-            outlines.append(outline)
-    problems += [
-        f"skipped {count} of kind {kind}: not drawn by a person" for kind, count in skipped.items()
-    ]
-    return outlines, problems
+            content.outlines.append(outline)
+        else:
+            content.skipped[NO_AREA] += 1
+    for kind, count in kinds.items():
+        content.problems.append(f"skipped {count} of kind {kind}: not drawn by a person")
+        content.skipped[f"of kind {kind}"] += count
+    return content
 
 
-def _features(path: Path, document: Any) -> list[dict[str, Any]]:
-    """The features of any of the four forms."""
-    if isinstance(document, dict) and document["type"] == "FeatureCollection":
+def _features(where: str, document: Any) -> list[dict[str, Any]]:
+    """Return the features of any of the four forms, each before its children."""
+    if isinstance(document, dict) and document.get("type") == "FeatureCollection":
         document = document.get("features")
     elif isinstance(document, dict):
         document = [document]
     if not isinstance(document, list):
-        raise AnnotationError(f"{path}: features: got {document!r:.40}, expected a list")
-    features = []
-    for number, each in enumerate(document, 1):
+        raise AnnotationError(f"{where}: features: got {document!r:.40}, expected a list")
+    features: list[dict[str, Any]] = []
+    for each in document:
+        number = len(features) + 1
         kind = each.get("type") if isinstance(each, dict) else None
         if kind != "Feature" and kind not in _GEOMETRIES:
             raise AnnotationError(
-                f"{path}: feature {number}: got {each!r:.40}, expected a GeoJSON Feature"
+                f"{where}: feature {number}: got {each!r:.40}, expected a GeoJSON Feature"
             )
         features.append(each if kind == "Feature" else {"geometry": each})
+        for holder in (each, _properties(each)):
+            if holder.get("childObjects"):
+                below = f"{where}: feature {number}: childObjects"
+                features += _features(below, holder["childObjects"])
     return features
 
 
@@ -88,7 +99,7 @@ def _properties(feature: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kind(feature: dict[str, Any]) -> str:
-    """What QuPath calls the object; anything else is taken as an annotation."""
+    """Return QuPath's kind of the object; an object without a kind is an annotation."""
     has = _properties(feature)
     kind = has.get("objectType") or has.get("object_type")
     named = one_line(feature.get("id"))
@@ -98,7 +109,7 @@ def _kind(feature: dict[str, Any]) -> str:
 
 
 def _class(feature: dict[str, Any]) -> str:
-    """The base class: "Tumor" of "Tumor: Positive"."""
+    """Return the base class, such as "Tumor" of "Tumor: Positive"."""
     found = _properties(feature).get("classification")
     if isinstance(found, dict):
         names = found.get("names")
@@ -107,9 +118,13 @@ def _class(feature: dict[str, Any]) -> str:
 
 
 def _outline(
-    feature: dict[str, Any], number: int, where: str, problems: list[str]
+    feature: dict[str, Any],
+    number: int,
+    where: str,
+    problems: list[str],
+    tumour: Collection[str],
 ) -> Outline | None:
-    """The areas of a feature; what has none is reported."""
+    """Return the areas of a feature, None without any; parts without an area are problems."""
     name = one_line(_properties(feature).get("name")) or f"feature {number}"
     polygons = []
     skipped = set()
@@ -119,11 +134,12 @@ def _outline(
         else:
             skipped.add(kind)
     problems += [f"{name}: skipped, a {kind} has no area" for kind in sorted(skipped)]
-    return Outline(name, label_of(_class(feature)), tuple(polygons)) if polygons else None
+    label = label_of(_class(feature), tumour)
+    return Outline(name, label, tuple(polygons)) if polygons else None
 
 
 def _parts(geometry: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """(kind, coordinates) of every simple part of a geometry, whatever the nesting."""
+    """Yield (kind, coordinates) of every simple part of a geometry, however nested."""
     if geometry is None:
         yield "missing geometry", None
         return
@@ -149,7 +165,7 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 def _rings(coordinates: Any, name: str, where: str, problems: list[str]) -> tuple[Ring, ...]:
-    """Shell and holes; GeoJSON repeats the first vertex at the end (RFC 7946, 3.1.6)."""
+    """Return shell and holes; GeoJSON repeats the first vertex at the end (RFC 7946, 3.1.6)."""
     rings = tuple(ring(each, where) for each in _list(coordinates, where))
     open_rings = sum(len(each) > 2 and not np.array_equal(each[0], each[-1]) for each in rings)
     if open_rings:
@@ -158,7 +174,7 @@ def _rings(coordinates: Any, name: str, where: str, problems: list[str]) -> tupl
 
 
 def document(regions: Iterable[tuple[str, str, dict[str, Any]]]) -> dict[str, Any]:
-    """A FeatureCollection that QuPath opens, of (name, label, geometry as GeoJSON has it)."""
+    """Return a FeatureCollection for QuPath, of (name, label, GeoJSON geometry) triples."""
     features = [
         {
             "type": "Feature",

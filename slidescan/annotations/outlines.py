@@ -1,9 +1,10 @@
-"""What the readers of annotations have in common: rings as a file has them, and its classes."""
+"""Shared by the readers of annotations: rings as the file has them, and the names of classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,14 @@ EXCLUDED = "excluded"
 NORMAL = "normal"
 UNCLASSIFIED = "unclassified"
 
+NO_AREA = "without an area"
+"""Of `Content.skipped`."""
+
 _TUMOUR_NAMES = ("tumor", "tumour", "tumors", "tumours", "metastasis", "metastases", "positive")
 _EXCLUDED_STARTS = ("ignore", "exclu")  # QuPath's Ignore*, ASAP's Exclusion
+
+NOT_TUMOUR = (EXCLUDED, NORMAL, "negative", "benign", "non-tumor", "non-tumour")
+"""Classes that are known to be no tumour; any other class may be one that is spelt differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +39,29 @@ class Outline:
     polygons: tuple[tuple[Ring, ...], ...]
 
 
-def label_of(name: str) -> str:
+@dataclass(slots=True)
+class Content:
+    """What a reader found in a file."""
+
+    outlines: list[Outline] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What was repaired or left out, a line each."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """How many objects were left out, by kind."""
+
+
+def label_of(name: str, tumour: Collection[str] = ()) -> str:
     """A class by its name: tumour, excluded, or the name itself in lower case.
+
+    tumour: further names of the tumour, in lower case.
 
     >>> label_of("Metastases"), label_of("Ignore*"), label_of("Stroma"), label_of("")
     ('tumour', 'excluded', 'stroma', 'unclassified')
+    >>> label_of("Carcinoma", {"carcinoma"})
+    'tumour'
     """
     lower = one_line(name).lower()
-    if lower in _TUMOUR_NAMES:
+    if lower in _TUMOUR_NAMES or (lower or UNCLASSIFIED) in tumour:
         return TUMOUR
     if lower.startswith(_EXCLUDED_STARTS):
         return EXCLUDED

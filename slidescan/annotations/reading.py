@@ -1,12 +1,14 @@
-"""Regions that somebody drew on a slide, from three kinds of file: ASAP, NCRF, GeoJSON.
+"""Read the regions drawn on a slide, from ASAP, NCRF or GeoJSON files.
 
-Whatever the source, they become valid shapely polygons in level-0 pixels, (x, y) as shapely has
-it, with a class; what had to be repaired on the way is reported.
+Every region becomes a valid shapely polygon in level-0 px, (x, y) as in shapely, with a class.
+Repairs are reported.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,25 @@ import numpy as np
 import shapely
 
 from slidescan.annotations import asap, geojson, ncrf
-from slidescan.annotations.outlines import EXCLUDED, TUMOUR, UNCLASSIFIED, Outline, Ring
+from slidescan.annotations.outlines import (
+    EXCLUDED,
+    NO_AREA,
+    NOT_TUMOUR,
+    TUMOUR,
+    UNCLASSIFIED,
+    Content,
+    Outline,
+    Ring,
+)
 from slidescan.errors import AnnotationError
 
 SLIVER = 1e-4
-"""Parts below this share of what was cut or repaired are left out: where a pen crosses its own line
-or two edges coincide, triangles of a few pixels stay over, and each would count as a lesion."""
+"""Parts below this share of a repaired or cut polygon are left out. Crossing or coinciding edges
+leave triangles of a few pixels, each of which would count as a lesion."""
 
+EXPECTED = "annotations of ASAP (.xml), NCRF (.json) or QuPath (.geojson)"
+
+_GZIP = b"\x1f\x8b"
 _BEFORE_XML = b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"  # byte order marks and white space
 
 
@@ -36,17 +50,20 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All regions of a file, in its order. problems: what was repaired or left out, a line each."""
+    """All regions of a file, in its order."""
 
     path: Path
     regions: tuple[Region, ...]
     problems: tuple[str, ...]
+    """What was repaired or left out, a line each."""
+    not_used: Mapping[str, int]
+    """How many objects are neither tumour nor known to be something else, by kind."""
 
     def tumour(self) -> list[shapely.Polygon]:
-        """The separate lesions: the union of the tumour less all that is excluded.
+        """Return the separate lesions: the union of the tumour without the excluded regions.
 
-        Ordered by their upper left corner, as one reads. Lesions that overlap are one; those that
-        touch in a point, as the lobes of a repaired ring do, are two.
+        They are ordered by their upper left corner. Lesions that overlap are one. Lesions that
+        touch in a point, such as the lobes of a repaired ring, are two.
         """
         excluded = shapely.union_all(self._of(EXCLUDED))
         lesions = [
@@ -56,46 +73,75 @@ class Annotations:
         ]
         return sorted(lesions, key=lambda lesion: (lesion.bounds[1], lesion.bounds[0]))
 
+    def describe_not_used(self) -> str:
+        """Return the counts of `not_used` in words, "" where everything was used."""
+        return ", ".join(f"{count} {kind}" for kind, count in self.not_used.items())
+
     def _of(self, label: str) -> list[shapely.Polygon | shapely.MultiPolygon]:
         return [region.polygon for region in self.regions if region.label == label]
 
 
-def load_annotations(path: Path, size_l0: tuple[int, int] | None = None) -> Annotations:
-    """Read annotations; what kind of file it is, its content says.
+def load_annotations(
+    path: Path,
+    size_l0: tuple[int, int] | None = None,
+    tumour: Collection[str] = (),
+) -> Annotations:
+    """Read a file of annotations; its content decides which of the three formats it has.
 
-    size_l0: (width, height) of the slide; vertices outside it are reported.
+    size_l0: (width, height) of the slide; vertices outside it are reported. tumour: names of
+    classes that are tumour beside the usual ones, in any case; "unclassified" is no class.
 
-    Raises AnnotationError: cannot be read, not well-formed, none of the three kinds, or with a
-    region that lies wholly outside the slide.
+    Raises AnnotationError: cannot be read, not well-formed, none of the three formats, or with a
+    region wholly outside the slide.
     """
     try:
-        outlines, problems = _read(path)
+        content = _read(path, {name.lower() for name in tumour})
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from error
     except RecursionError as error:
-        raise AnnotationError(f"{path}: nested too deep for annotations") from error
-    regions = tuple(region for each in outlines if (region := _region(each, problems)))
-    unclassified = sum(region.label == UNCLASSIFIED for region in regions)
-    if unclassified:
-        problems.append(f"{_count(unclassified, 'region')} without a class: not taken as tumour")
+        raise AnnotationError(
+            f"{path}: nested too deep for annotations; export them again"
+        ) from error
+    problems, not_used = content.problems, content.skipped
+    regions = []
+    for outline in content.outlines:
+        region = _region(outline, problems)
+        if region is None:
+            not_used[NO_AREA] += 1
+        else:
+            regions.append(region)
+    not_used += _unknown_classes(regions)
     if size_l0:
         problems += _outside(path, regions, size_l0)
-    found = Annotations(path, regions, tuple(problems))
-    if found._of(TUMOUR) and not found.tumour():
-        problems.append("no tumour is left: excluded regions cover all of it")
-    return Annotations(path, regions, tuple(problems))
+    found = Annotations(path, tuple(regions), tuple(problems), not_used)
+    if not found._of(TUMOUR) or found.tumour():
+        return found
+    problems.append("excluded regions cover all of the tumour")
+    not_used["of the tumour, which excluded regions cover"] += len(found._of(TUMOUR))
+    return Annotations(path, tuple(regions), tuple(problems), not_used)
 
 
-def _read(path: Path) -> tuple[list[Outline], list[str]]:
-    """What the file says, by the reader its content asks for."""
+def _unknown_classes(regions: Collection[Region]) -> Counter[str]:
+    """Count the regions of each class that may be tumour by another name."""
+    labels = Counter(r.label for r in regions if r.label not in (TUMOUR, *NOT_TUMOUR))
+    return Counter(
+        {
+            "without a class" if label == UNCLASSIFIED else f"of class '{label}'": count
+            for label, count in labels.items()
+        }
+    )
+
+
+def _read(path: Path, tumour: Collection[str]) -> Content:
+    """Read the content of a file with the reader for its format."""
     data = path.read_bytes()
     if data.lstrip(_BEFORE_XML).startswith(b"<"):
-        return asap.read(path, data)
+        return asap.read(path, data, tumour)
     document = _parse(path, data)
     if ncrf.fits(document):
         return ncrf.read(path, document)
     if geojson.fits(document):
-        return geojson.read(path, document)
+        return geojson.read(path, document, tumour)
     raise AnnotationError(
         f"{path}: JSON, but neither NCRF's (positive, negative) nor GeoJSON (type); got "
         f"{document!r:.60}"
@@ -103,21 +149,23 @@ def _read(path: Path) -> tuple[list[Outline], list[str]]:
 
 
 def _parse(path: Path, data: bytes) -> Any:
+    if data.startswith(_GZIP):
+        raise AnnotationError(f"{path}: compressed with gzip; unpack it first, with gunzip")
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
         raise AnnotationError(
-            f"{path}: line {error.lineno}: no well-formed JSON ({error.msg}), nor XML; expected "
-            "annotations of ASAP, NCRF or QuPath"
+            f"{path}: line {error.lineno}: neither well-formed JSON ({error.msg}) nor XML; "
+            f"expected {EXPECTED}"
         ) from error
     except ValueError as error:
         raise AnnotationError(
-            f"{path}: no text in Unicode, nor numbers that fit: {error}"
+            f"{path}: not a text file in Unicode, or a number is too long; expected {EXPECTED}"
         ) from error
 
 
 def _region(outline: Outline, problems: list[str]) -> Region | None:
-    """A valid region, None where nothing of it has an area."""
+    """Return a valid region, None where it has no area."""
     parts = [
         part
         for rings in outline.polygons
@@ -130,7 +178,7 @@ def _region(outline: Outline, problems: list[str]) -> Region | None:
 
 
 def _repaired(name: str, rings: tuple[Ring, ...], problems: list[str]) -> shapely.Geometry:
-    """A valid geometry of a shell and its holes, empty where the shell is none."""
+    """Return a valid geometry of a shell and its holes, empty where the shell has no area."""
     enough = [len(np.unique(each, axis=0)) >= 3 for each in rings]
     if not all(enough):
         short = len(enough) - sum(enough)
@@ -141,7 +189,7 @@ def _repaired(name: str, rings: tuple[Ring, ...], problems: list[str]) -> shapel
     polygon = shapely.Polygon(kept[0], kept[1:])
     if polygon.is_valid:
         return polygon
-    # Where a hand's line overlaps itself, "structure" fills, "linework" would leave a hole.
+    # Where a drawn line overlaps itself, "structure" fills and "linework" would leave a hole.
     valid = shapely.make_valid(polygon, method="structure", keep_collapsed=False)
     parts = _polygons(valid, SLIVER * valid.area)
     became = f"repaired, {_count(len(parts), 'polygon')}" if parts else "without an area, dropped"
@@ -150,7 +198,7 @@ def _repaired(name: str, rings: tuple[Ring, ...], problems: list[str]) -> shapel
 
 
 def _reason(polygon: shapely.Polygon) -> str:
-    """Why it is invalid and, to the pixel, where."""
+    """Return why a polygon is invalid, and at which pixel."""
     reason, _, place = str(shapely.is_valid_reason(polygon)).partition("[")
     at = [f"{float(value):.0f}" for value in place.rstrip("]").split()[:2]]
     return reason.lower() + (f" at ({', '.join(at)})" if at else "")
@@ -161,7 +209,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _polygons(geometry: shapely.Geometry, least: float = 0.0) -> list[shapely.Polygon]:
-    """The polygons in a geometry, however nested, of more than `least` square pixels."""
+    """Return the polygons in a geometry, however nested, of more than `least` square pixels."""
     return [
         part
         for part in shapely.get_parts(shapely.get_parts(geometry)).tolist()
@@ -169,8 +217,11 @@ def _polygons(geometry: shapely.Geometry, least: float = 0.0) -> list[shapely.Po
     ]
 
 
-def _outside(path: Path, regions: tuple[Region, ...], size_l0: tuple[int, int]) -> list[str]:
-    """A line for each region that leaves the slide. AnnotationError at one off it."""
+def _outside(path: Path, regions: Collection[Region], size_l0: tuple[int, int]) -> list[str]:
+    """Return a line for each region that leaves the slide.
+
+    Raises AnnotationError at a region wholly outside.
+    """
     width, height = size_l0
     slide = shapely.box(0, 0, width, height)
     problems = []
@@ -179,8 +230,8 @@ def _outside(path: Path, regions: tuple[Region, ...], size_l0: tuple[int, int]) 
             x0, y0, x1, y1 = region.polygon.bounds
             raise AnnotationError(
                 f"{path}: {region.name} (x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}) lies "
-                f"outside the slide of {width} x {height} px; the annotations are those of another "
-                "slide or of another level"
+                f"outside the slide of {width} x {height} px; the annotations belong to another "
+                "slide or to another level"
             )
         xy = shapely.get_coordinates(region.polygon)
         out = int(((xy < 0) | (xy > (width, height))).any(axis=1).sum())

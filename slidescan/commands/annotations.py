@@ -1,4 +1,4 @@
-"""`slidescan annotations`: regions drawn on a slide; shown, made a mask of, or converted."""
+"""`slidescan annotations`: list the regions drawn on a slide, rasterise or convert them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from slidescan.commands.options import PATH, Real, evaluation_libraries
-from slidescan.commands.terminal import bar, open_slide, warn
+from slidescan.commands.options import PATH, Real, evaluation_libraries, tumour_class_option
+from slidescan.commands.terminal import bar, warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +27,6 @@ class Frame(NamedTuple):
     mpp: tuple[float, float]
 
 
-def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """Refuse nan, which every range lets pass."""
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("nan is no length", ctx, param)
-    return value
-
-
 _UM = Real(0.01, 1e5)
 _file = click.argument("path", metavar="FILE", type=PATH)
 _slide = click.option("--slide", "slide_path", type=PATH, help="The slide they were drawn on.")
@@ -41,9 +34,10 @@ _slide = click.option("--slide", "slide_path", type=PATH, help="The slide they w
 
 @click.group()
 def command() -> None:
-    """Read annotations of ASAP (XML), of NCRF (JSON) or of QuPath (GeoJSON).
+    """Read annotations of ASAP (XML), NCRF (JSON) or QuPath (GeoJSON).
 
-    Which of them FILE is, its content says. Coordinates are pixels of the slide's finest level.
+    The content of FILE decides which of them it is. Coordinates are pixels of the slide's finest
+    level.
     """
 
 
@@ -51,23 +45,35 @@ def command() -> None:
 @_file
 @_slide
 @click.option(
-    "--mpp",
+    "--slide-mpp",
     type=_UM,
-    callback=_number,
     help="Micrometres per pixel of the slide's finest level, for areas in mm2.",
 )
-def show(path: Path, slide_path: Path | None, mpp: float | None) -> None:
-    """List the regions with their classes and areas, and what is wrong with them.
+@tumour_class_option
+def show(
+    path: Path,
+    slide_path: Path | None,
+    slide_mpp: float | None,
+    tumour_classes: tuple[str, ...],
+) -> None:
+    """List the regions with their classes and areas, and the problems of the file.
 
-    With --slide, vertices outside the slide are wrong as well, and areas are in mm2.
+    With --slide, vertices outside the slide are problems too, and areas are in mm2.
+
+    \b
+    Examples:
+      slidescan annotations show annotations.geojson
+      slidescan annotations show annotations.xml --slide slide.tif
     """
-    frame = _frame_of(slide_path, mpp) if slide_path else None
-    found = _load(path, frame)
-    pitch = frame.mpp if frame else (mpp, mpp) if mpp else None
+    frame = _frame_of(slide_path, slide_mpp) if slide_path else None
+    found = _load(path, frame, tumour_classes)
+    pitch = frame.mpp if frame else (slide_mpp, slide_mpp) if slide_mpp else None
     for line in _table(found, pitch):
         click.echo(line)
     for problem in found.problems:
-        click.echo(f"problem  {problem}")
+        click.echo(f"problem: {problem}")
+    if found.not_used:
+        click.echo(f"not counted as tumour: {found.describe_not_used()}")
 
 
 @command.command("rasterise")
@@ -77,22 +83,21 @@ def show(path: Path, slide_path: Path | None, mpp: float | None) -> None:
     "--size",
     type=(click.IntRange(1, 10_000_000), click.IntRange(1, 10_000_000)),
     metavar="WIDTH HEIGHT",
-    help="Of the slide's finest level in px, in place of --slide.",
+    help="Size of the slide's finest level in px, instead of --slide.",
 )
 @click.option(
     "--slide-mpp",
     type=_UM,
-    callback=_number,
-    help="Micrometres per pixel of that level: with --size, or where the slide records none.",
+    help="Micrometres per pixel of that level: with --size, or if the slide records none.",
 )
 @click.option(
     "--mpp",
     type=_UM,
-    callback=_number,
     default=7.776,
     show_default=True,
-    help="Micrometres per cell of the mask; the default is that of the shipped model's maps.",
+    help="Micrometres per cell of the mask; the default is the cell of the shipped models' maps.",
 )
+@tumour_class_option
 @click.option("--out", type=PATH, required=True, help="The mask: .png, .tif (tiled) or .npy.")
 def rasterise(
     path: Path,
@@ -100,63 +105,100 @@ def rasterise(
     size: tuple[int, int] | None,
     slide_mpp: float | None,
     mpp: float,
+    tumour_classes: tuple[str, ...],
     out: Path,
 ) -> None:
-    """Make the mask of the tumour: 255 where a cell's centre lies in it, else 0.
+    """Make a mask of the tumour: 255 where the centre of a cell lies in it, else 0.
 
-    Cell (0, 0) has its corner at the slide's, so the mask lies on a map of the same resolution.
+    The corner of cell (0, 0) is the corner of the slide, so the mask lies on a map of the same
+    resolution.
+
+    \b
+    Examples:
+      slidescan annotations rasterise annotations.xml --slide slide.tif --out mask.png
+      slidescan annotations rasterise annotations.xml --slide slide.tif --mpp 2 --out mask.tif
     """
-    with evaluation_libraries():
-        import tifffile  # noqa: F401  # here, and not when the first rows are written
-
-    from slidescan.annotations.masks import check_suffix
-    from slidescan.tools.atomic_files import check_folder
-
     if (slide_path is None) == (size is None):
         raise click.UsageError("give either --slide SLIDE, or --size WIDTH HEIGHT and --slide-mpp")
     if size and not slide_mpp:
         raise click.UsageError("--size needs --slide-mpp, the um/px of that level, e.g. 0.243")
+    with evaluation_libraries():
+        import tifffile  # noqa: F401  # here, and not when the first rows are written
+
+        from slidescan.annotations.masks import check_suffix
+    from slidescan.tools.atomic_files import check_folder
+
     check_suffix(out)
     check_folder(out)
     if size and slide_mpp:
         frame = Frame(size, (slide_mpp, slide_mpp))
     elif slide_path:
         frame = _frame_of(slide_path, slide_mpp)
-    _write(_load(path, frame), frame, mpp, out)
+    _write(_load(path, frame, tumour_classes), frame, mpp, out)
 
 
 @command.command("convert")
 @_file
+@tumour_class_option
 @click.option("--out", type=PATH, required=True, help="The GeoJSON, e.g. slide.geojson.")
-def convert(path: Path, out: Path) -> None:
-    """Write the regions, repaired, as GeoJSON for QuPath."""
+def convert(path: Path, tumour_classes: tuple[str, ...], out: Path) -> None:
+    """Write the repaired regions as GeoJSON for QuPath.
+
+    \b
+    Examples:
+      slidescan annotations convert annotations.xml --out converted.geojson
+    """
     import json
 
-    found = _load(path, None)
+    from slidescan.tools.atomic_files import check_folder, replacing
+
+    check_folder(out)
+    found = _load(path, None, tumour_classes)
     with evaluation_libraries():
         from shapely.geometry import mapping
 
         from slidescan.annotations.geojson import document
-        from slidescan.tools.atomic_files import replacing
 
     regions = [(each.name, each.label, mapping(each.polygon)) for each in found.regions]
     with replacing(out) as beside:
         beside.write_text(json.dumps(document(regions)), encoding="utf-8")
     _warn(found)
-    click.echo(f"{out}: {len(regions)} regions")
+    click.echo(f"{out}: {_count(len(regions), 'region')}")
 
 
 def _frame_of(slide_path: Path, mpp: float | None) -> Frame:
-    with open_slide(slide_path, mpp) as slide:
-        height, width = slide.extent_l0
-        return Frame((width, height), (slide.mpp[1], slide.mpp[0]))
+    """Open the slide; its messages name the option for its resolution, which is --slide-mpp here.
+
+    Raises:
+        AnnotationError: annotations in the place of the slide.
+        SlideError: it cannot be opened, or its resolution is unknown.
+    """
+    from slidescan.commands.checks import check_slide
+    from slidescan.errors import AnnotationError, SlideError
+    from slidescan.slides.slide import Slide
+
+    if slide_path.suffix.lower() in (".xml", ".json", ".geojson"):
+        raise AnnotationError(f"--slide {slide_path}: annotations; FILE is for them, name a slide")
+    check_slide(slide_path)
+    try:
+        with Slide.open(slide_path, mpp) as slide:
+            for warning in slide.warnings:
+                warn(f"{slide_path}: {_with_slide_mpp(warning)}")
+            height, width = slide.extent_l0
+            return Frame((width, height), (slide.mpp[1], slide.mpp[0]))
+    except SlideError as error:
+        raise SlideError(_with_slide_mpp(str(error))) from error
 
 
-def _load(path: Path, frame: Frame | None) -> Annotations:
+def _with_slide_mpp(message: str) -> str:
+    return message.replace("--mpp", "--slide-mpp")
+
+
+def _load(path: Path, frame: Frame | None, tumour_classes: tuple[str, ...]) -> Annotations:
     with evaluation_libraries():
         from slidescan.annotations.reading import load_annotations
 
-    return load_annotations(path, frame.size_l0 if frame else None)
+    return load_annotations(path, frame.size_l0 if frame else None, tumour_classes)
 
 
 def _warn(found: Annotations) -> None:
@@ -165,13 +207,18 @@ def _warn(found: Annotations) -> None:
 
 
 def _write(found: Annotations, frame: Frame, mpp: float, out: Path) -> None:
-    """The mask, and a line on it."""
+    """Write the mask and print a line about it."""
     from slidescan.annotations.masks import TILE, write_mask
     from slidescan.annotations.rasters import raster_blocks
 
     _warn(found)
+    if found.not_used:
+        warn(
+            f"{found.path}: not in the mask: {found.describe_not_used()}; --tumour-class NAME adds "
+            "a class"
+        )
     pitch = (mpp / frame.mpp[0], mpp / frame.mpp[1])
-    # A slide's mpp is rarely exact: a millionth of a cell makes no further column.
+    # The mpp of a slide is rarely exact: a millionth of a cell adds no column.
     columns, rows = (
         max(1, math.ceil(extent / step - 1e-6))
         for extent, step in zip(frame.size_l0, pitch, strict=True)
@@ -192,26 +239,23 @@ def _write(found: Annotations, frame: Frame, mpp: float, out: Path) -> None:
 
 
 def _table(found: Annotations, mpp: tuple[float, float] | None) -> Iterator[str]:
-    """A line a region, then a line a class, then the lesions."""
+    """A line for each region, each class, and the lesions."""
+    from slidescan.tools.text_tables import aligned
+
     unit, scale = ("mm2", mpp[0] * mpp[1] / 1e6) if mpp else ("Mpx", 1e-6)
-    names = [len(region.name) for region in found.regions]
-    labels = [len(region.label) for region in found.regions]
-    name, label = (min(40, max([6, *widths])) for widths in (names, labels))
-    yield f"{'region':{name}}  {'class':{label}}  {'vertices':>8}  {'holes':>5}  {unit:>9}"
+    rows = [("region", "class", "vertices", "holes", unit)]
+    areas = defaultdict(list)
     for region in found.regions:
         vertices, holes = _complexity(region)
         area = region.polygon.area * scale
-        yield (
-            f"{region.name:{name}}  {region.label:{label}}  {vertices:8}  {holes:5}  {area:9.4f}"
-        )
-    areas = defaultdict(list)
-    for region in found.regions:
-        areas[region.label].append(region.polygon.area * scale)
+        areas[region.label].append(area)
+        rows.append((region.name, region.label, str(vertices), str(holes), f"{area:.4f}"))
+    yield from aligned(rows, right=(2, 3, 4))
     for each, of in areas.items():
         yield f"{each}: {_count(len(of), 'region')}, {sum(of):.4f} {unit}"
     lesions = found.tumour()
     area = sum(lesion.area for lesion in lesions) * scale
-    yield f"tumour less what is excluded: {_count(len(lesions), 'lesion')}, {area:.4f} {unit}"
+    yield f"tumour without excluded regions: {_count(len(lesions), 'lesion')}, {area:.4f} {unit}"
 
 
 def _complexity(region: Region) -> tuple[int, int]:

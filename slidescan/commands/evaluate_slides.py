@@ -1,15 +1,14 @@
-"""`slidescan evaluate slides`: how good are maps, of lesions, of slides and of cells?"""
+"""`slidescan evaluate slides`: compare maps with annotations, by lesion, slide and cell."""
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from slidescan.commands.options import PATH, Real, evaluation_libraries
-from slidescan.commands.terminal import bar, open_slide_of, warn
+from slidescan.commands.options import PATH, Real, evaluation_libraries, tumour_class_option
+from slidescan.commands.terminal import bar, open_slide_of, print_error, warn
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
@@ -33,59 +32,75 @@ if TYPE_CHECKING:
     "--normal-prefix",
     default="",
     metavar="TEXT",
-    help="Slides whose name begins so are normal, e.g. normal_.",
+    help="Slides whose names start with TEXT are normal, e.g. normal_.",
 )
 @click.option(
     "--unannotated",
     type=click.Choice(["refuse", "normal"]),
     default="refuse",
     show_default=True,
-    help="What it means that a slide has no annotations, where nothing else says it is normal.",
+    help="Slides without annotations that nothing else calls normal: refuse them, or take them as "
+    "normal.",
 )
+@tumour_class_option
 @click.option(
-    "--slides", type=PATH, help="Folder of the slides: each map is checked to be of its slide."
+    "--slides",
+    type=PATH,
+    help="Folder of the slides, to check that each map was made from its slide.",
 )
-@click.option("--out", type=PATH, help="Folder for metrics.json, metrics.md, detections.csv, PNGs.")
-@click.option("--partial", is_flag=True, help="Take unfinished maps as they are.")
+@click.option("--partial", is_flag=True, help="Evaluate unfinished maps as they are.")
 @click.option(
     "--threshold",
     type=Real(0, 1, min_open=True),
     default=0.5,
     show_default=True,
-    help="Detections and Dice: tumour from this probability on.",
+    help="Probability from which cells are detections, and tumour in Dice.",
 )
 @click.option(
     "--radius",
     type=Real(0, 1e5),
     default=187.0,
     show_default=True,
-    help="Of non-maximum suppression, um.",
+    help="Radius of non-maximum suppression, um.",
 )
 @click.option(
     "--um-per-px",
     type=Real(0, min_open=True),
-    help="Evaluate on the coarsest level of the maps that is no coarser. [default: their cells]",
+    help="Evaluate on the coarsest level of the maps that is not coarser than this. [default: the "
+    "cells of the maps]",
 )
 @click.option(
-    "--itc-normal", is_flag=True, help="Slides with isolated tumour cells alone count as normal."
+    "--itc-normal",
+    is_flag=True,
+    help="Count slides that have only isolated tumour cells as normal.",
 )
 @click.option(
-    "--splits", type=PATH, help="CSV (slide,fold) for the forest. [default: leave one slide out]"
+    "--splits",
+    type=PATH,
+    help="CSV (slide,fold): folds of the random forest. [default: leave one slide out]",
 )
 @click.option(
     "--resamples",
     type=click.IntRange(0),
     default=1000,
     show_default=True,
-    help="Of slides, for the intervals; 0 leaves them out.",
+    help="Bootstrap resamples of slides for the intervals; 0 gives none.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the bootstrap and the random forest.",
+)
+@click.option("--out", type=PATH, help="Folder for metrics.json, metrics.md, detections.csv, PNGs.")
 def command(
     maps: tuple[Path, ...],
     annotations: Path,
     reference: Path | None,
     normal_prefix: str,
     unannotated: Literal["refuse", "normal"],
+    tumour_classes: tuple[str, ...],
     slides: Path | None,
     out: Path | None,
     partial: bool,
@@ -99,25 +114,34 @@ def command(
 ) -> None:
     """Compare MAPS, or the maps in folders, with the annotations of their slides.
 
-    Lesions: Camelyon16's FROC, by non-maximum suppression and by connected components. Slides: AUC
-    of single features of the map and of a random forest on all of them. Cells: Dice, AUC and
-    average precision where it was scanned. One bad map does not stop the others; exit code 1 if
-    there was any.
+    Lesions: Camelyon16's FROC, by non-maximum suppression and by connected components. Slides: ROC
+    AUC of single features of the map and of a random forest on all features. Cells: Dice, ROC AUC
+    and average precision where the slide was scanned. One bad map does not stop the others; the
+    exit code is 1 if there was one.
+
+    \b
+    Examples:
+      slidescan evaluate slides maps --annotations annotations --normal-prefix normal_
+      slidescan evaluate slides maps --annotations annotations --unannotated normal --out report
     """
-    with evaluation_libraries():
-        import monai.metrics.froc  # noqa: F401  # now, not once for each map
-        import sklearn.ensemble  # noqa: F401
+    from slidescan.evaluation.paths import find_maps
+    from slidescan.evaluation.truth import Truth
 
-        from slidescan.evaluation import compare_slide, slide_report
-        from slidescan.evaluation.report import make_folder, text, write
-        from slidescan.evaluation.study import Study, read_folds, write_detections
-        from slidescan.evaluation.truth import Truth
-
-    found = compare_slide.find_maps(maps)
+    found = find_maps(maps)
     truth = Truth.of(
         annotations, reference, normal_prefix, unannotated_normal=unannotated == "normal"
     )
-    study = Study(compare_slide.SlideChoices(threshold, radius, um_per_px, itc_normal, partial))
+    with evaluation_libraries():
+        import monai.metrics.froc  # noqa: F401  # once, before the maps
+        import sklearn.ensemble  # noqa: F401
+
+        from slidescan.evaluation import slide_report
+        from slidescan.evaluation.compare_slide import SlideChoices
+        from slidescan.evaluation.report import make_folder, text, write
+        from slidescan.evaluation.study import Study, read_folds, write_detections
+
+    choices = SlideChoices(threshold, radius, um_per_px, itc_normal, partial, tumour_classes)
+    study = Study(choices)
     if out:
         make_folder(out)
     _compare(study, truth, found, slides)
@@ -135,26 +159,23 @@ def command(
         click.echo(f"{out}: written")
     if study.failed:
         raise SlidescanError(
-            f"{len(study.failed)} of {len(found)} maps failed and are in no figure above"
+            f"{len(study.failed)} of {len(found)} maps failed and are left out of the figures"
         )
 
 
 def _compare(study: Study, truth: Truth, maps: list[Path], slides: Path | None) -> None:
-    """Every map, one after the other; what is wrong with one is said and kept."""
+    """Compare the maps one after the other; print and keep what is wrong with one."""
     with bar("comparing", len(maps), "map") as done:
         for path in maps:
             try:
                 _compare_one(study, truth, path, slides)
             except SlidescanError as error:
-                click.echo(f"Error: {error}", err=True)
+                print_error(error)
                 study.failed[str(path)] = str(error)
-            except Exception as error:  # a bug, but the other slides must not pay for it
-                traceback.print_exc()
-                study.failed[str(path)] = f"{type(error).__name__}: {error}"
             done.update(1)
     unused = truth.unused([case.annotations for case in study.cases])
     if unused and not study.failed:  # a map that failed may be the one they belong to
-        warn(f"{truth.folder}: {len(unused)} of its files belong to no map, e.g. {unused[0]}")
+        warn(f"{truth.folder}: {len(unused)} files belong to no map, e.g. {unused[0]}")
 
 
 def _compare_one(study: Study, truth: Truth, path: Path, slides: Path | None) -> None:
@@ -165,11 +186,14 @@ def _compare_one(study: Study, truth: Truth, path: Path, slides: Path | None) ->
         study.admit(heatmap)
         if slides:
             _check_slide(heatmap, slides)
-        study.add(heatmap, *evaluate(heatmap, truth, study.choices))
+        case, pixels = evaluate(heatmap, truth, study.choices)
+        study.add(heatmap, case, pixels)
+    for problem in case.problems:
+        warn(f"{case.name}: {problem}")
 
 
 def _check_slide(heatmap: Heatmap, slides: Path) -> None:
-    """Refuse a map that was made from another slide than the one of its name in `slides`."""
+    """Refuse a map that was not made from the slide of its name in `slides`."""
     from slidescan.evaluation.compare_slide import names
 
     with open_slide_of(heatmap, slides / names(heatmap)[0]):

@@ -135,6 +135,15 @@ precision_option = click.option(
     "int8 and auto depend on the machine, so another one may not go on with the map.",
 )
 
+tumour_class_option = click.option(
+    "--tumour-class",
+    "tumour_classes",
+    multiple=True,
+    metavar="NAME",
+    help="A class of the annotations that is tumour, beside tumour, metastasis, positive and their "
+    "spellings; unclassified names regions without a class. May be repeated.",
+)
+
 
 def ensemble_options(command: F) -> F:
     """--model, --tta."""

@@ -48,6 +48,8 @@ class SlideChoices:
     """a slide with isolated tumour cells alone counts as normal"""
     partial: bool = False
     """unfinished maps are taken as they are"""
+    tumour_classes: tuple[str, ...] = ()
+    """classes of annotations that are tumour beside the usual ones"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +92,6 @@ class Case:
     figures: Figures
     problems: tuple[str, ...]
     """worth knowing, a line each"""
-
-
-def find_maps(paths: Sequence[Path]) -> list[Path]:
-    """The maps that are named, and those in the folders that are named. Raises MapError."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        inside = [path]
-        if path.is_dir() and not (path / "zarr.json").exists():
-            inside = sorted(path.glob("*.zarr"))
-            if not inside:
-                raise MapError(f"{path}: neither a map nor a folder of maps (*.zarr)")
-        found |= {each.resolve(): each for each in inside}
-    return list(found.values())
 
 
 def names(heatmap: Heatmap) -> tuple[str, str]:
@@ -150,14 +139,14 @@ def evaluate(heatmap: Heatmap, truth: Truth, choices: SlideChoices) -> tuple[Cas
         )
     called = names(heatmap)
     source = truth.file(called)
-    polygons, problems = _polygons(source, heatmap)
+    stated = truth.stated(called)
+    polygons, problems = _polygons(source, heatmap, stated, choices.tumour_classes)
     halvings = _halvings(heatmap, choices.um_per_px)
     values, scanned = read(heatmap, halvings)
     um = heatmap.mpp * heatmap.grid.stride * 2**halvings
     pitch = _pitch_l0(heatmap, um)
     tumour = rasterise(polygons, values.shape, pitch[::-1])
     figures, pixels = judge(values, tumour, um, choices)
-    stated = truth.stated(called)
     _check(stated, bool(polygons), figures, called[0], source)
     if stated is None:
         stated = int(figures.lesions > 0 if choices.itc_normal else bool(polygons))
@@ -229,17 +218,31 @@ def _pitch_l0(heatmap: Heatmap, um: float) -> tuple[float, float]:
     return um / y, um / x
 
 
-def _polygons(source: Path | None, heatmap: Heatmap) -> tuple[list[shapely.Polygon], list[str]]:
-    """The annotated tumour, and what is odd about it."""
+def _polygons(
+    source: Path | None, heatmap: Heatmap, stated: int | None, tumour_classes: Sequence[str]
+) -> tuple[list[shapely.Polygon], list[str]]:
+    """The annotated tumour, and what is odd about it.
+
+    Raises AnnotationError where there is no tumour, but something that may be tumour by another
+    name: as a normal slide it would hide its lesions from the FROC.
+    """
     if source is None:
         return [], []
     height, width = heatmap.settings["slide"]["extent_l0"]
-    found = load_annotations(source, (width, height))
+    found = load_annotations(source, (width, height), tumour_classes)
     odd = [f"{source.name}: {problem}" for problem in found.problems]
     slide = names(heatmap)[0]
     if source.stem.casefold() != Path(slide).stem.casefold():
         odd.append(f"compared with {source.name} for the map's name, though made from {slide}")
     polygons = found.tumour()
+    if found.not_used:
+        if not polygons and stated != 0:
+            raise AnnotationError(
+                f"{slide}: {source} has no tumour among its {found.describe_not_used()}; name the "
+                "tumour's class with --tumour-class, or say that the slide is normal with "
+                "--reference or --normal-prefix"
+            )
+        odd.append(f"{source.name}: not counted as tumour: {found.describe_not_used()}")
     if not polygons:
         odd.append(f"{source.name}: no tumour in it, so the slide counts as normal")
     return polygons, odd
@@ -253,12 +256,12 @@ def _check(
         return
     if stated == 0 and found.lesions:
         raise AnnotationError(
-            f"{name}: normal by the reference or its name, but {source} has {found.lesions} "
+            f"{name}: normal by --reference or --normal-prefix, but {source} has {found.lesions} "
             "lesions; correct one of them"
         )
     if stated == 1 and not annotated:
         raise AnnotationError(
-            f"{name}: tumour by the reference, but {source} has none; correct one of them"
+            f"{name}: tumour by --reference, but {source} has none; correct one of them"
         )
 
 

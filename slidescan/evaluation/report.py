@@ -6,7 +6,7 @@ A number that is undefined is `undefined` to people and null in JSON, with the r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from slidescan.tools.atomic_files import replacing, writing
 from slidescan.tools.settings_diff import JSON, strict
+from slidescan.tools.text_tables import aligned
 
 JSON_NAME, MARKDOWN_NAME = "metrics.json", "metrics.md"
 UNDEFINED = "undefined"
@@ -56,23 +57,19 @@ class Report:
     """What was evaluated and how, in the order to be read."""
     metrics: Sequence[Metric]
     notes: Sequence[str] = field(default=())
+    """Printed below the table; two short sentences at most."""
     level: float = 0.95
     """Of the intervals."""
     tables: Mapping[str, JSON] = field(default_factory=dict)
     """More for the JSON: curves, counts, a row for each slide."""
+    details: Sequence[str] = field(default=())
+    """More to know, for Markdown and JSON only."""
 
 
 def text(report: Report) -> str:
     """Lines for a terminal."""
-    return "\n".join([report.title, *_aligned(report), *report.notes])
-
-
-def _aligned(report: Report) -> Iterator[str]:
-    rows = _rows(report)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in cells).rstrip()
+    table = (f"  {line}" for line in aligned(_rows(report)))
+    return "\n".join([report.title, *table, *report.notes])
 
 
 def _rows(report: Report) -> list[tuple[str, ...]]:
@@ -115,7 +112,7 @@ def markdown(report: Report) -> str:
     about = {key: value for key, value in report.about.items() if value is not None}
     lines += [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in about.items()]
     lines += ["", _row(head), "|---" * len(head) + "|", *map(_row, rows)]
-    lines += [line for note in report.notes for line in ("", note)]
+    lines += [line for note in (*report.notes, *report.details) for line in ("", note)]
     return "\n".join(lines) + "\n"
 
 
@@ -137,7 +134,7 @@ def as_json(report: Report) -> dict[str, JSON]:
             "about": report.about,
             "interval_level": report.level,
             "metrics": _metrics(report.metrics),
-            "notes": list(report.notes),
+            "notes": [*report.notes, *report.details],
             **report.tables,
         }
     )

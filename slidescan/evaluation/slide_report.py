@@ -61,15 +61,16 @@ def summarise(
     aucs = bootstrap(rules.at, len(study.cases), resamples, seed, on_resample=on_step)
     why = slide_level.too_few(study.labels, folds)
     metrics = [
-        *(m for method in METHODS for m in _froc_metrics(method, bands[method])),
-        *_slide_metrics(list(scores), aucs, why),
+        *(m for method in METHODS for m in _froc_metrics(method, bands[method], resamples)),
+        *_slide_metrics(list(scores), aucs, why, resamples),
         *_pixel_metrics(study),
     ]
     report = Report(
         "Slides against their annotations",
         _about(study, folds, resamples, seed),
         metrics,
-        [*_intervals(study, resamples, [*bands["nms"], *aucs]), *_notes(study)],
+        [*_intervals(study, resamples, seed)],
+        details=[*_details(study)],
         tables=_tables(study, curves, scores),
     )
     return Findings(report, curves, bands, scores)
@@ -116,27 +117,32 @@ def _scores(
     return {**alone, slide_level.FOREST: trees}
 
 
-def _froc_metrics(method: str, found: Sequence[Interval]) -> Iterator[Metric]:
-    note = "no lesion to find" if math.isnan(found[-1].value) else ""
+def _froc_metrics(method: str, found: Sequence[Interval], resamples: int) -> Iterator[Metric]:
+    why = "no lesion to find" if math.isnan(found[-1].value) else ""
     *at, mean = found
-    yield _metric(f"froc_{method}", f"FROC score, {METHODS[method]}", mean, note)
+    yield _metric(f"froc_{method}", f"FROC score, {METHODS[method]}", mean, why, resamples)
     for rate, interval in zip(FROC_RATES, at, strict=True):
-        name = f"Sensitivity at {rate:g} false positives a slide, {METHODS[method]}"
-        yield _metric(f"froc_{method}_at_{rate:g}", name, interval, note)
+        name = f"Sensitivity at {rate:g} false positives per slide, {METHODS[method]}"
+        yield _metric(f"froc_{method}_at_{rate:g}", name, interval, why, resamples)
 
 
-def _slide_metrics(rules: list[str], aucs: list[Interval], why: str) -> Iterator[Metric]:
+def _slide_metrics(
+    rules: list[str], aucs: list[Interval], why: str, resamples: int
+) -> Iterator[Metric]:
     for rule, interval in zip(rules, aucs, strict=True):
-        note = ONE_CLASS if math.isnan(interval.value) else ""
-        if rule == slide_level.FOREST and note:
-            note = why or note
-        yield _metric(f"slide_auc_{rule}", f"Slide AUC, {RULES[rule]}", interval, note)
+        undefined = ONE_CLASS if math.isnan(interval.value) else ""
+        if rule == slide_level.FOREST and undefined:
+            undefined = why or undefined
+        yield _metric(
+            f"slide_auc_{rule}", f"Slide AUC, {RULES[rule]}", interval, undefined, resamples
+        )
 
 
 def _pixel_metrics(study: Study) -> Iterator[Metric]:
     cells, none = study.pixels, "no tumour cell was scanned"
     dice = f"Cell Dice at {study.choices.threshold:g}"
-    yield _plain("cell_dice", dice, cells.dice, "neither tumour nor any called")
+    note = "no tumour, and none was called" if math.isnan(cells.dice) else _unscanned(study)
+    yield Metric("cell_dice", dice, cells.dice, note=note)
     own = [case.figures.cells["dice"] for case in study.cases if case.label]
     mean = float(np.mean(own)) if own else math.nan
     yield _plain("cell_dice_mean", f"{dice}, mean of tumour slides", mean, "no tumour slide")
@@ -145,7 +151,19 @@ def _pixel_metrics(study: Study) -> Iterator[Metric]:
     yield _plain("cell_average_precision", "Cell average precision", area, none)
 
 
-def _metric(key: str, name: str, interval: Interval, note: str) -> Metric:
+def _unscanned(study: Study) -> str:
+    """How much of the annotated tumour the figures of cells leave out."""
+    missed = study.pixels.unscanned
+    if not missed:
+        return ""
+    share = missed / (missed + study.pixels.confusion[1].sum())
+    return f"without {share:.1%} of the annotated tumour, which was not scanned"
+
+
+def _metric(key: str, name: str, interval: Interval, undefined: str, resamples: int) -> Metric:
+    note = undefined
+    if not note and interval.undefined:
+        note = f"undefined in {interval.undefined} of {resamples} resamples, which are left out"
     return Metric(key, name, interval.value, interval.low, interval.high, note)
 
 
@@ -175,34 +193,22 @@ def _about(study: Study, folds: NDArray[np.int64], resamples: int, seed: int) ->
     }
 
 
-def _intervals(study: Study, resamples: int, found: Sequence[Interval]) -> Iterator[str]:
-    """What to know of them."""
+def _intervals(study: Study, resamples: int, seed: int) -> Iterator[str]:
+    """How the intervals were made, and whether there are enough slides for them."""
     if not resamples:
         return
+    yield f"Intervals: percentile bootstrap, {resamples} resamples of slides, seed {seed}."
     units = len(study.cases)
-    yield "Intervals: percentile bootstrap of slides; none for FROC where one has all lesions."
-    undefined = max(interval.undefined for interval in found)
-    if undefined:
-        yield (
-            f"Up to {undefined} of {resamples} resamples had no lesion or slides of one class "
-            "alone, and are left out."
-        )
     if units < FEW:
-        yield f"Intervals from {units} slides are too narrow: a bootstrap wants {FEW}."
+        yield f"{units} slides give intervals that are too narrow; use at least {FEW}."
 
 
-def _notes(study: Study) -> Iterator[str]:
+def _details(study: Study) -> Iterator[str]:
+    """What the figures rest on, and the problems of single slides."""
     yield (
-        "Camelyon16's FROC: lesions closer than 75 um are one, isolated tumour cells (major axis "
-        "below 275 um, grown) count neither way; sensitivities are interpolated."
+        "Camelyon16's FROC: lesions closer than 75 um are one; isolated tumour cells (major axis "
+        "below 275 um after growing) count neither way; sensitivities are interpolated."
     )
-    missed = study.pixels.unscanned
-    if missed:
-        share = missed / (missed + study.pixels.confusion[1].sum())
-        yield (
-            f"{share:.1%} of the annotated tumour was not scanned: it is in the lesions, and not "
-            "in the figures of cells."
-        )
     for case in study.cases:
         for problem in case.problems:
             yield f"{case.name}: {problem}"

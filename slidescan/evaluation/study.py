@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from slidescan.errors import DataError, MapError
 from slidescan.evaluation import compare_slide as one
 from slidescan.evaluation.compare_slide import Case, SlideChoices
+from slidescan.evaluation.paths import stem
 from slidescan.evaluation.pixels import Pixels
-from slidescan.evaluation.truth import read_column, stem
+from slidescan.evaluation.truth import read_column
 from slidescan.maps.store import Heatmap
 from slidescan.tools.csv_tables import write_table
 from slidescan.tools.settings_diff import JSON, differences

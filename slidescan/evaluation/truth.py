@@ -1,7 +1,7 @@
-"""Which annotations belong to which slide, and what it means that a slide has none.
+"""Which annotations belong to which slide, and which slides without annotations are normal.
 
-A missing file never makes a slide normal by itself: it may have been forgotten, renamed or put
-elsewhere, and its lesions would become false positives. Somebody has to say so.
+A missing file does not make a slide normal: it may have been forgotten or renamed, and detections
+on its lesions would count as false positives. The user states which slides are normal.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slidescan.errors import AnnotationError, DataError
+from slidescan.evaluation.paths import find_annotations, stem
 from slidescan.tools.csv_tables import read_table
 
-SUFFIXES = (".xml", ".json", ".geojson")
 _LABELS = {"0": 0, "1": 1, "normal": 0, "tumour": 1, "tumor": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of all slides. Names are compared without their case."""
+    """What is known about all slides. Names are compared in lower case."""
 
     folder: Path
     files: Mapping[str, Path]
@@ -27,7 +27,7 @@ class Truth:
     labels: Mapping[str, int] = field(default_factory=dict)
     """1 for tumour, by the name in the table, with or without the file's ending"""
     normal_prefix: str = ""
-    """slides whose name begins so are normal"""
+    """slides whose names start with this are normal"""
     unannotated_normal: bool = False
 
     @classmethod
@@ -39,7 +39,7 @@ class Truth:
         *,
         unannotated_normal: bool = False,
     ) -> Truth:
-        """Look into the folder and the table. Raises AnnotationError, DataError."""
+        """Read the folder and the table. Raises AnnotationError, DataError."""
         labels = {}
         if reference:
             text = read_column(reference, "label")
@@ -50,20 +50,22 @@ class Truth:
                     "normal or tumour"
                 )
             labels = {name: _LABELS[value.casefold()] for name, value in text.items()}
-        return cls(folder, _files(folder), labels, normal_prefix.casefold(), unannotated_normal)
+        return cls(
+            folder, find_annotations(folder), labels, normal_prefix.casefold(), unannotated_normal
+        )
 
     def file(self, names: Sequence[str]) -> Path | None:
-        """The annotations of a slide by one of its names, the first that there are any of.
+        """Return the annotations of a slide by the first of its names that has any.
 
-        None for a slide that is normal by what was said of it. Raises AnnotationError.
+        None for a slide without annotations that is stated to be normal. Raises AnnotationError.
         """
         found = [self.files[key] for name in names if (key := stem(name)) in self.files]
         if found:
             return found[0]
         if self.stated(names) == 1:
             raise AnnotationError(
-                f"{names[0]}: tumour by the reference, but {self.folder} has no annotations of "
-                "it, so its lesions are unknown; add them or leave its map out"
+                f"{names[0]}: tumour by --reference, but {self.folder} has no annotations of it, "
+                "so its lesions are unknown; add them or leave its map out"
             )
         if self.stated(names) == 0 or self.unannotated_normal:
             return None
@@ -74,7 +76,7 @@ class Truth:
         )
 
     def stated(self, names: Sequence[str]) -> int | None:
-        """What table or prefix say of a slide: 1 tumour, 0 normal, None nothing."""
+        """Return the label by table or prefix: 1 tumour, 0 normal, None where neither has it."""
         for name in names:
             for key in (name.casefold(), stem(name)):
                 if key in self.labels:
@@ -84,17 +86,12 @@ class Truth:
         return None
 
     def unused(self, used: Sequence[Path | None]) -> list[str]:
-        """Names of annotations that no map was compared with."""
+        """Return the names of annotations that no map was compared with."""
         return sorted(path.name for path in self.files.values() if path not in used)
 
 
-def stem(name: str) -> str:
-    """A slide's name without the file's ending, in one case."""
-    return Path(name).stem.casefold()
-
-
 def read_column(path: Path, column: str) -> dict[str, str]:
-    """A CSV with the columns `slide` and `column`: its values by the slide, in lower case.
+    """Read a CSV with the columns `slide` and `column`: its values by slide, in lower case.
 
     Raises DataError: cannot be read, lacks a column or a value, or names a slide twice.
     """
@@ -106,25 +103,4 @@ def read_column(path: Path, column: str) -> dict[str, str]:
         if slide.casefold() in found:
             raise DataError(f"{path}: line {line} has {slide} a second time; keep one")
         found[slide.casefold()] = value
-    return found
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    except OSError as error:
-        raise AnnotationError(
-            f"{folder}: not a folder of annotations ({error.strerror}); correct --annotations"
-        ) from error
-    for path in paths:
-        other = found.setdefault(stem(path.name), path)
-        if other != path:
-            raise AnnotationError(
-                f"{folder}: {other.name} and {path.name} are of the same slide; keep one"
-            )
-    if not found:
-        raise AnnotationError(
-            f"{folder}: has no annotations ({', '.join(SUFFIXES)}); correct --annotations"
-        )
     return found

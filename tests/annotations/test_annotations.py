@@ -137,7 +137,7 @@ def test_a_bare_geometry_has_no_class_and_that_is_said(tmp_path: Path) -> None:
     found = load(tmp_path, polygon(SQUARE))
     assert labels(found) == ["unclassified"]
     assert found.tumour() == []
-    assert found.problems == ("1 region without a class: not taken as tumour",)
+    assert found.not_used == {"without a class": 1}
 
 
 def test_a_group_within_tumour_is_tumour_and_its_own_class_elsewhere(tmp_path: Path) -> None:
@@ -171,6 +171,66 @@ def test_no_region_at_all_is_fine(tmp_path: Path) -> None:
     for empty in (asap(), ncrf(), [], {"type": "FeatureCollection", "features": []}):
         found = load(tmp_path, empty)
         assert (found.regions, found.problems, found.tumour()) == ((), (), [])
+
+
+@pytest.mark.parametrize("place", ["feature", "properties"])
+def test_annotations_below_others_in_qupaths_hierarchy_are_read(tmp_path: Path, place: str) -> None:
+    hole = feature(polygon(HOLE), "Ignore*", name="hole")
+    lesion, tissue = feature(polygon(SQUARE), name="lesion"), feature(polygon(FAR), "Tissue")
+    for parent, child in ((lesion, hole), (tissue, lesion)):
+        (parent if place == "feature" else parent["properties"])["childObjects"] = [child]
+    found = load(tmp_path, {"type": "FeatureCollection", "features": [tissue]})
+    assert [region.name for region in found.regions] == ["feature 1", "lesion", "hole"]
+    assert areas(found) == [9600]
+    assert found.not_used == {"of class 'tissue'": 1}
+    (child,) = lesion["childObjects"] if place == "feature" else [hole]
+    child["geometry"] = {"type": "Circle"}
+    with pytest.raises(AnnotationError, match="feature 3: got 'Circle'"):
+        load(tmp_path, [tissue])
+    tissue["childObjects"] = [5]
+    with pytest.raises(AnnotationError, match="feature 1: childObjects: feature 1: got 5"):
+        load(tmp_path, [tissue])
+
+
+def test_what_may_be_tumour_by_another_name_is_counted(tmp_path: Path) -> None:
+    drawn = [feature(polygon(SQUARE), name) for name in ("Carcinoma", "Carcinoma", "Tumor*", None)]
+    drawn += [feature(polygon(SQUARE), name) for name in ("Tumor", "Normal", "Negative")]
+    drawn += [feature(polygon(FAR), "Ignore*")]
+    drawn += [
+        feature(polygon(FAR), objectType="detection"),
+        feature({"type": "Point", "coordinates": [1, 2]}),
+        feature(polygon(FAR[:2])),
+    ]
+    assert load(tmp_path, drawn).not_used == {
+        "of class 'carcinoma'": 2,
+        "of class 'tumor*'": 1,
+        "without a class": 1,
+        "of kind detection": 1,
+        "without an area": 2,
+    }
+    dots = load(tmp_path, asap(("d", "Tumor", SQUARE[:1]), kind="Dot"))
+    assert dots.not_used == {"without an area": 1}
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        [feature(polygon(SQUARE), "Carcinoma: invasive")],
+        asap(("a", "CARCINOMA", SQUARE)),
+        asap(("a", "x", SQUARE), groups='<Group Name="x" PartOfGroup="Carcinoma" />'),
+    ],
+)
+def test_a_class_can_be_named_as_tumour(tmp_path: Path, drawn: Any) -> None:
+    assert areas(load(tmp_path, drawn)) == []
+    assert areas(load(tmp_path, drawn, tumour=["Carcinoma"])) == [10000]
+
+
+@pytest.mark.parametrize(
+    "drawn", [polygon(SQUARE), asap(("a", "None", SQUARE)), asap(("a", "", SQUARE))]
+)
+def test_regions_without_a_class_can_be_named_as_tumour(tmp_path: Path, drawn: Any) -> None:
+    assert areas(load(tmp_path, drawn)) == []
+    assert areas(load(tmp_path, drawn, tumour=["unclassified"])) == [10000]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +351,8 @@ def test_overlapping_lesions_are_one_and_an_exclusion_can_part_them(tmp_path: Pa
 def test_an_exclusion_over_everything_is_said(tmp_path: Path) -> None:
     found = load(tmp_path, ncrf([HOLE], [SQUARE]))
     assert found.tumour() == []
-    assert found.problems == ("no tumour is left: excluded regions cover all of it",)
+    assert found.problems == ("excluded regions cover all of the tumour",)
+    assert found.describe_not_used() == "1 of the tumour, which excluded regions cover"
 
 
 def test_vertices_outside_the_slide_are_said_and_those_on_its_edge_are_inside(
@@ -305,7 +366,7 @@ def test_vertices_outside_the_slide_are_said_and_those_on_its_edge_are_inside(
 
 
 def test_a_region_off_the_slide_is_another_slides_or_levels(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match=r"positive 1 \(x 300 to 340.*another slide or of an"):
+    with pytest.raises(AnnotationError, match=r"positive 1 \(x 300 to 340.*another slide or to an"):
         load(tmp_path, ncrf([SQUARE, FAR]), size_l0=(200, 200))
 
 
@@ -318,8 +379,8 @@ COORDINATE = asap(("a", "Tumor", SQUARE))
 BAD: dict[str, tuple[Any, str]] = {
     "billion laughs": (LAUGHS, "line 2: has a DTD"),
     "external entity": (OUTSIDE, "line 1: has a DTD"),
-    "cut XML": (asap(("a", "Tumor", SQUARE))[:-60], r"no well-formed XML: .*line \d"),
-    "unknown encoding": ('<?xml version="1.0" encoding="klingon"?><a/>', "no well-formed XML"),
+    "cut XML": (asap(("a", "Tumor", SQUARE))[:-60], r"not well-formed XML: .*line \d"),
+    "unknown encoding": ('<?xml version="1.0" encoding="klingon"?><a/>', "not well-formed XML"),
     "other XML": ("<html>\n</html>", r"line 1: got <html>, expected ASAP's"),
     "no number": (
         COORDINATE.replace('Y="120"', 'Y="1,2"', 1),
@@ -327,12 +388,13 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "NaN in XML": (COORDINATE.replace('X="10"', 'X="nan"', 1), "line 3: got X='nan'"),
     "no X": (COORDINATE.replace('X="10"', "", 1), "line 3: got X=None"),
-    "cut JSON": ('{"positive": [\n{"name": "a", "vert', "line 2: no well-formed JSON"),
-    "empty": ("", "line 1: no well-formed JSON .*, nor XML"),
-    "no text": (b"\x80\x81\x82\xff" * 9, "no text in Unicode"),
-    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no text in Unicode"),
+    "cut JSON": ('{"positive": [\n{"name": "a", "vert', "line 2: neither well-formed JSON"),
+    "empty": ("", "line 1: neither well-formed JSON .* nor XML"),
+    "no text": (b"\x80\x81\x82\xff" * 9, "not a text file in Unicode.*ASAP"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not a text file in Unicode.*ASAP"),
+    "gzip": (b"\x1f\x8b\x08\0", "compressed with gzip; unpack it"),
     "too deep": ("[" * 100_000, "nested too deep"),
-    "long number": ("[" + "9" * 9999 + "]", "nor numbers that fit"),
+    "long number": ("[" + "9" * 9999 + "]", "a number is too long"),
     "other JSON": ({"shapes": []}, "neither NCRF's .* nor GeoJSON"),
     "a number": ("7", "neither NCRF's"),
     "no list": ({"positive": {"name": "a"}}, "positive: got"),
@@ -394,13 +456,13 @@ def drawn(tmp_path: Path) -> Path:
 def test_show_lists_regions_classes_areas_and_problems(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(ncrf([SQUARE, BOW_TIE], [HOLE]), encoding="utf-8")
-    result = run("show", path, "--mpp", 10)
+    result = run("show", path, "--slide-mpp", 10)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["region", "class", "vertices", "holes", "mm2"]
     assert lines[1].split() == ["positive", "0", "tumour", "5", "0", "1.0000"]
     assert "excluded: 1 region, 0.0400 mm2" in lines
-    assert lines[-1] == "problem  positive 1: self-intersection at (50, 50): repaired, 2 polygons"
+    assert lines[-1] == "problem: positive 1: self-intersection at (50, 50): repaired, 2 polygons"
     assert "Mpx" in run("show", path).stdout
 
 
@@ -472,6 +534,38 @@ def test_rasterise_of_another_slides_annotations_writes_nothing(drawn: Path) -> 
     assert result.exit_code == 1
     assert "another slide" in result.stderr
     assert not drawn.with_name("m.png").exists()
+
+
+def test_the_mask_says_what_is_not_in_it(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.geojson", tmp_path / "mask.png"
+    path.write_text(json.dumps([feature(polygon(SQUARE), "Carcinoma")]))
+    size = ("--size", 401, 130, "--slide-mpp", 0.25, "--mpp", 1, "--out", out)
+    result = run("rasterise", path, *size)
+    assert "not in the mask: 1 of class 'carcinoma'; --tumour-class" in result.stderr
+    assert not np.asarray(Image.open(out)).any()
+    result = run("rasterise", path, *size, "--tumour-class", "carcinoma")
+    assert result.stderr == ""
+    assert np.asarray(Image.open(out)).any()
+    assert "not counted as tumour: 1 of class 'carcinoma'" in run("show", path).stdout
+
+
+def test_a_slide_without_resolution_asks_for_the_slides_own(
+    drawn: Path, slide_folder: Path
+) -> None:
+    slide, out = slide_folder / "no-mpp.tif", drawn.with_name("m.npy")
+    result = run("rasterise", drawn, "--slide", slide, "--mpp", 1, "--out", out)
+    assert result.exit_code == 1
+    assert "--slide-mpp" in result.stderr
+    assert " --mpp" not in result.stderr
+
+
+def test_slide_and_annotations_in_each_others_place_are_refused(drawn: Path, section: Path) -> None:
+    result = run("show", section, "--slide", drawn)
+    assert result.exit_code == 1
+    assert "FILE is for them" in result.stderr
+    result = run("show", section)
+    assert result.exit_code == 1
+    assert "expected annotations of ASAP" in result.stderr
 
 
 def test_a_missing_shapely_names_the_extra(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,14 +21,10 @@ from slidescan.scanning import selftest
 HEADING = "Examples:"
 
 WITHOUT_EXAMPLES = {
-    "annotations convert",
-    "annotations rasterise",
-    "annotations show",
     "augment",
     "calibrate",
     "data",
     "doctor",
-    "evaluate slides",
     "lr-find",
     "models",
     "models show",

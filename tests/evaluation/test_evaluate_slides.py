@@ -290,7 +290,7 @@ def test_tumour_too_small_for_the_grid(study: Path) -> None:
     for label, more in {1: (), 0: ("--reference", reference)}.items():
         reference.write_text("slide,label\ntumor_3,normal\n")
         out = study / str(label)
-        assert "covers no centre" in ran(*arguments(study, "--out", out, *more)).stdout
+        assert "covers no centre" in ran(*arguments(study, "--out", out, *more)).stderr
         rows = {row["slide"]: row for row in metrics(out)["per_slide"]}
         assert (rows["tumor_3.tif"]["label"], rows["tumor_3.tif"]["lesions"]) == (label, [])
 
@@ -318,8 +318,8 @@ def test_contradictions_are_refused(study: Path) -> None:
     given = arguments(study)
     reference = study / "reference.csv"
     for content, words in {
-        "slide,label\ntumor_1,normal\n": ("tumor_1.tif", "normal by the reference", "2 lesions"),
-        "slide,label\nnormal_1,tumour\n": ("normal_1.tif", "tumour by the reference"),
+        "slide,label\ntumor_1,normal\n": ("tumor_1.tif", "normal by --reference", "2 lesions"),
+        "slide,label\nnormal_1,tumour\n": ("normal_1.tif", "tumour by --reference"),
     }.items():
         reference.write_text(content)
         refused(run(*given, "--reference", reference), *words)
@@ -357,7 +357,67 @@ def test_bad_folders(study: Path) -> None:
 def test_annotations_with_no_tumour_are_said_to_be(study: Path) -> None:
     annotate(study / "annotations" / "normal_1.json")
     result = ran(*arguments(study))
-    assert "no tumour in it, so the slide counts as normal" in result.stdout
+    assert "no tumour in it, so the slide counts as normal" in result.stderr
+
+
+def geojson(path: Path, label: str | None, *, below: bool = False) -> None:
+    """The lesion of tumor_2 as QuPath has it: of a class, and as the child of tissue."""
+    lesion: dict[str, Any] = {
+        "type": "Feature",
+        "geometry": {
+            "type": "Polygon",
+            "coordinates": [[*(r := rectangle_l0(20, 20, 40, 60)), r[0]]],
+        },
+        "properties": {"objectType": "annotation", "classification": label and {"name": label}},
+    }
+    tissue = {**lesion, "properties": {"classification": {"name": "Tissue"}}}
+    if below:
+        tissue["properties"] |= {"childObjects": [lesion]}
+    path.with_suffix(".json").unlink()
+    path.write_text(json.dumps([tissue if below else lesion]))
+
+
+def test_lesions_below_tissue_in_qupaths_hierarchy_count(study: Path) -> None:
+    flat, nested = study / "flat", study / "nested"
+    ran(*arguments(study, "--out", flat))
+    geojson(study / "annotations" / "tumor_2.geojson", "Tumor", below=True)
+    result = ran(*arguments(study, "--out", nested))
+    assert metrics(nested)["metrics"] == metrics(flat)["metrics"]
+    assert "tumor_2.geojson: not counted as tumour: 1 of class 'tissue'" in result.stderr
+
+
+@pytest.mark.parametrize("label", ["Carcinoma", "Metastase", "Tumor*", None])
+def test_a_slide_of_unknown_classes_is_not_normal_by_itself(study: Path, label: str | None) -> None:
+    out = study / "out"
+    ran(*arguments(study, "--out", out))
+    before = values(out)
+    geojson(study / "annotations" / "tumor_2.geojson", label)
+    kind = f"1 of class '{label.lower()}'" if label else "1 without a class"
+    refused(run(*arguments(study)), "tumor_2.tif", kind, "--tumour-class", "--reference")
+    ran(*arguments(study, "--out", out, "--tumour-class", label or "unclassified"))
+    assert values(out) == before
+    reference = study / "reference.csv"
+    reference.write_text("slide,label\ntumor_2,normal\n")
+    result = ran(*arguments(study, "--out", out, "--reference", reference))
+    assert f"not counted as tumour: {kind}" in result.stderr
+    assert metrics(out)["about"]["tumour_slides"] == 1
+
+
+def test_an_empty_collection_is_a_normal_slide(study: Path) -> None:
+    path = study / "annotations" / "normal_1.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
+    out = study / "out"
+    ran(study / "maps", "--annotations", study / "annotations", "--unannotated", "normal", *FEW,
+        "--out", out)  # fmt: skip
+    assert metrics(out)["about"]["normal_slides"] == 2
+
+
+def test_maps_and_annotations_in_each_others_place_are_refused(study: Path) -> None:
+    maps, annotations = study / "maps", study / "annotations"
+    refused(run(annotations, "--annotations", maps), "annotations, not maps", "first")
+    refused(run(maps, "--annotations", maps), "holds maps, not annotations", "first")
+    one = annotations / "tumor_1.json"
+    refused(run(maps, "--annotations", one), one, "--annotations is the folder")
 
 
 def test_names_compare_without_case_and_by_the_slide_first(tmp_path: Path) -> None:
@@ -373,7 +433,7 @@ def test_names_compare_without_case_and_by_the_slide_first(tmp_path: Path) -> No
 def test_a_map_matched_by_its_own_name_says_so(study: Path) -> None:
     write_map(study / "maps" / "tumor_3.zarr", heatmap(SHAPE, {}), name="scan-0815.tif")
     annotate(study / "annotations" / "tumor_3.json", (20, 20, 40, 40))
-    assert "for the map's name, though made from scan-0815.tif" in ran(*arguments(study)).stdout
+    assert "for the map's name, though made from scan-0815.tif" in ran(*arguments(study)).stderr
 
 
 # --- maps
@@ -389,7 +449,7 @@ def test_one_bad_map_does_not_stop_the_rest(study: Path) -> None:
     assert "tumor_2" in result.stderr
     assert "not a slidescan map" in result.stderr
     assert result.stderr.splitlines()[-1] == (
-        "Error: 2 of 5 maps failed and are in no figure above"
+        "Error: 2 of 5 maps failed and are left out of the figures"
     )
     # Two lesions, three slides: (0, 1/2), false at 0.8 and 0.7, found at 0.6: (2/3, 1).
     assert values(out)["froc_nms"] == pytest.approx((0.5 + 0.5 + 4) / 6)
@@ -405,7 +465,7 @@ def test_a_missing_library_is_named(study: Path, monkeypatch: pytest.MonkeyPatch
 def test_no_map_at_all(study: Path) -> None:
     result = run(study / "gone.zarr", "--annotations", study / "annotations")
     refused(result, "gone.zarr")
-    assert "none of 1 maps" in result.stderr
+    assert "no such map" in result.stderr
 
 
 def test_unfinished_maps(study: Path) -> None:
@@ -415,7 +475,7 @@ def test_unfinished_maps(study: Path) -> None:
     out = study / "out"
     result = ran(*arguments(study, "--partial", "--out", out))
     # One block of 256 of 300 rows.
-    assert "unfinished: 85.3% of its cells" in result.stdout
+    assert "unfinished: 85.3% of its cells" in result.stderr
     rows = {row["slide"]: row for row in metrics(out)["per_slide"]}
     assert rows["normal_3.tif"]["scanned_share"] == pytest.approx(256 / 300)
     assert rows["normal_3.tif"]["false_positives"] == {"nms": 1, "components": 1}
@@ -430,7 +490,7 @@ def test_unscanned_tumour_is_stated(study: Path) -> None:
     result = ran(*arguments(study, "--out", out))
     rows = {row["slide"]: row for row in metrics(out)["per_slide"]}
     assert rows["tumor_3.tif"]["cells"]["unscanned_tumour"] == 0.5
-    assert "of the annotated tumour was not scanned" in result.stdout
+    assert "of the annotated tumour, which was not scanned" in result.stdout
 
 
 def test_what_does_not_belong_together(study: Path) -> None:
