@@ -1,12 +1,12 @@
-"""Which plan for which speed: plans trained by one recipe, accuracy against megapixels a second.
+"""Accuracy against speed of plans that are trained by one recipe.
 
     python -m benchmarks.accuracy.architectures --data DIR [--ids FILE] [--teacher MODEL] \
         --out FOLDER
 
-Each plan is a run in FOLDER (see docs/training.md); a study that was stopped goes on with the same
-command. Speed is the network's alone, OpenVINO on the CPU, one scan tile at a time; it is measured
-before the first training, so let nothing else run then. A random split of patches is not
-slide-disjoint: read the differences, not the heights. It needs the extra `train`.
+Each plan is a run in FOLDER (see docs/training.md); a study that was stopped resumes with the same
+command. Speed is that of the network alone: OpenVINO on the CPU, one scan tile at a time. It is
+measured before the first training, so nothing else should run then. A random split of patches is
+not slide-disjoint: read differences, not absolute values. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ EPOCHS, SPEEDS, RESULT = 6, "speeds.json", "architectures.json"
 
 
 def layers(*shorthand: str) -> list[Json]:
-    """ "4/2 32" is a convolution of 4 x 4 at stride 2 with 32 filters, "2/2" a maximum pool."""
+    """Layers from their shorthand.
+
+    "4/2 32" is a convolution of 4 x 4 at stride 2 with 32 filters, "2/2" a maximum pool.
+    """
     made = []
     for text in shorthand:
         window, _, filters = text.partition(" ")
@@ -56,7 +59,10 @@ def layers(*shorthand: str) -> list[Json]:
 
 
 def nasnet(stem: list[Json], cells: str, pool: str = "mean", grid: int = 1) -> Plan:
-    """`cells`: "R 128, N 64" are a reduction and a normal cell; in R2, N2 separables are double."""
+    """Make a NASNet plan from shorthands.
+
+    "R 128, N 64" are a reduction and a normal cell; R2 and N2 have two separable convolutions.
+    """
     kinds = {"R": "reduction", "N": "normal"}
     made = [part.split() for part in cells.split(", ")]
     return NasnetPlan.model_validate(
@@ -83,12 +89,12 @@ HALF = layers("4/2 16", "3 32", "4/2 64", "3 64")
 LATE = layers("4/2 16", "3 32", "4/2 128", "3 128")
 
 PLANS: dict[str, Plan] = {
-    # Cells from the start, as published NASNet has them, at two widths.
+    # Cells from the start, as in the published NASNet, at two widths.
     "cells alone, 32": nasnet(THIN, "R 32, N 32, N 32, R 32"),
     "cells alone, 64": nasnet(THIN, "R 64, N 64, N 64, R 64"),
-    # Two convolutions per separable branch, as published: one cell eats a third of the margin.
+    # Two convolutions per separable branch, as published: one cell takes a third of the margin.
     "double separables": nasnet(layers("4/2 32", "3 64"), "R2 64, R 96"),
-    # The shipped plan of the first edition, and where its width may go.
+    # The plan of `default`, and its filters distributed differently.
     "dense stem, R N 128": nasnet(DENSE, "R 128, N 128"),
     "half as wide": nasnet(HALF, "R 64, N 64"),
     "narrow early": nasnet(LATE, "R 128, N 128"),
@@ -99,14 +105,14 @@ PLANS: dict[str, Plan] = {
     "pooled stem": nasnet(layers("4/2 32", "3 64", "2/2", "3 128"), "R 128, N 128"),
     # The margin spent on large kernels at full resolution.
     "large early kernels": nasnet(layers("6/2 32", "4/2 128", "3 128"), "R 128, N 128"),
-    # Margin for the head instead of a second cell; the label says "any tumour in the centre".
+    # A pooling head instead of a second cell; the label says "any tumour in the centre".
     "one cell, mean 4": nasnet(DENSE, "R 128", "mean", 4),
     "one cell, max 4": nasnet(DENSE, "R 128", "max", 4),
     "one cell, log-sum-exp 4": nasnet(DENSE, "R 128", "log-sum-exp", 4),
     "one cell, attention 4": nasnet(DENSE, "R 128", "attention", 4),
     # Native stride 4: a finer map, and no reduction after the first.
     "stride 4": nasnet(layers("4/2 32", "3 64", "4/2 96"), "N 48, N 48, N 48, N 48", "mean", 4),
-    # No cells: the baseline that they have to beat, at three costs, the last at stride 16.
+    # No cells: the baseline to compare them with, at three costs, the last at stride 16.
     "plain": plain(
         layers("4/2 32", "3 64", "3 64", "2/2", "3 128", "3 128", "2/2", "3 256", "3 256"),
         "mean", 4,
@@ -126,7 +132,7 @@ PLANS: dict[str, Plan] = {
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Scan-plane megapixels a second of the network alone, and what it is made of."""
+    """Scan-plane megapixels a second of the network alone, its parameters and its stride."""
 
     fp32: float
     bf16: float
@@ -135,9 +141,9 @@ class Speed:
 
 
 def measure(plan: Plan, threads: int, repeats: int) -> Speed:
-    """The median over single tiles, after one that is not counted."""
+    """The median time of `repeats` tiles, after one tile for warming up."""
     network = Network(plan).eval()
-    # The pixels that give TILE_PX of cells.
+    # The input whose cells cover TILE_PX.
     side = TILE_PX + PATCH_PX - network.field.stride
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
 
@@ -156,7 +162,7 @@ def measure(plan: Plan, threads: int, repeats: int) -> Speed:
 
 
 def speeds(path: Path, threads: int, repeats: int) -> dict[str, Speed]:
-    """Of every plan, kept at `path`."""
+    """Measure every plan that the file `path` lacks, and keep the results there."""
     known = json.loads(path.read_text()) if path.exists() else {}
     found = {name: Speed(**value) for name, value in known.items()}
     for name in PLANS:
@@ -168,7 +174,7 @@ def speeds(path: Path, threads: int, repeats: int) -> dict[str, Speed]:
 
 
 def front(rows: list[Json]) -> list[Json]:
-    """Those that no other beats in both accuracy and speed in bf16, the fastest first."""
+    """The plans for which no other is both faster (bf16) and more accurate, the fastest first."""
     kept: list[Json] = []
     for row in sorted(rows, key=lambda row: -row["bf16"]):
         if not kept or row["auc"] > kept[-1]["auc"]:
@@ -221,13 +227,13 @@ def table(rows: list[Json]) -> str:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path))
 @click.option("--ids", type=click.Path(path_type=Path))
-@click.option("--teacher", help="Distil every plan from this model.")
-@click.option("--config", type=click.Path(path_type=Path), help="The recipe; its plan is left out.")
+@click.option("--teacher", help="Teacher of every plan.")
+@click.option("--config", type=click.Path(path_type=Path), help="The recipe; its plan is ignored.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE")
 @click.option("--epochs", default=EPOCHS, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", default=cores(), show_default=True)
-@click.option("--repeats", default=5, show_default=True, help="Tiles timed for each speed.")
+@click.option("--repeats", default=5, show_default=True, help="Tiles to time for each speed.")
 def main(
     data: Path | None,
     ids: Path | None,
@@ -239,14 +245,14 @@ def main(
     threads: int,
     repeats: int,
 ) -> None:
-    """Measure, train, and print the front as Markdown; without --data the speeds alone."""
+    """Measure speeds, train, and print a table as Markdown; without --data only the speeds."""
     out.mkdir(parents=True, exist_ok=True)
     measured = speeds(out / SPEEDS, threads, repeats)
     if data is None:
         return
     recipe = load_config(config, changes).model_copy(update={"epochs": epochs})
     rows: list[Json] = []
-    for name in sorted(PLANS, key=lambda name: -measured[name].bf16):  # the quickest first
+    for name in sorted(PLANS, key=lambda name: -measured[name].bf16):  # the fastest first
         plan = PLANS[name]
         settings = TrainConfig.model_validate(recipe.model_copy(update={"plan": plan}).model_dump())
         folder = out / "".join(c if c.isalnum() else "-" for c in name)

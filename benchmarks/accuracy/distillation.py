@@ -1,12 +1,11 @@
-"""What distillation, mixup, averaging and longer training bring: rows on one split, by one recipe.
+"""What distillation, mixup, averaging and longer training bring, on one split by one recipe.
 
     python -m benchmarks.accuracy.distillation --data DIR --ids configs/pcam-9300.txt \
         --teacher runs/teacher/last.safetensors --config configs/quick.yaml --seeds 3 --out FOLDER
 
-Each row changes the base in what its name says and in nothing else. The weights that are judged
-are those of the last epoch, so none were chosen by the patches that judge them. A study that was
-killed goes on with the same command: what is finished is not trained again. It needs the extra
-`train`; a padded teacher needs what made it as well.
+Each row differs from the base only in what its name says. Evaluated are the weights of the last
+epoch, so none were selected by the validation patches. A study that was stopped resumes with the
+same command. Needs the extra `train`, and for an EfficientNet as teacher the extra `teacher`.
 """
 
 from __future__ import annotations
@@ -51,12 +50,12 @@ class Row:
 
     text: str
     changes: tuple[str, ...] = ()
-    """Of the settings, as for --set."""
+    """Changes of settings, as for --set."""
     teacher: bool = False
     times: int = 1
-    """As many epochs as the recipe's."""
+    """Factor on the recipe's epochs."""
     of: str | None = None
-    """Nothing is trained: the networks of this row, averaged over D4 when they predict."""
+    """The row whose networks predict here, averaged over D4; nothing is trained."""
 
 
 BASE = "base"
@@ -75,17 +74,17 @@ ROWS = {
 
 
 def chosen(asked: Sequence[str]) -> list[str]:
-    """The rows asked for, in the table's order, and the base that they are compared with."""
+    """The selected rows in the order of the table, and the base that they are compared with."""
     return [name for name in ROWS if not asked or name in asked or name == BASE]
 
 
 def train_rows(
     recipe: Recipe, rows: Sequence[str], ids: Path | None, teacher: str | None, seeds: int
 ) -> dict[str, list[tuple[Path, float]]]:
-    """Weights and minutes of each seed, by the rows that are trained for `rows`."""
+    """Train what `rows` need; weights and minutes of each seed, by row."""
     found: dict[str, list[tuple[Path, float]]] = {}
     epochs = recipe.settings().epochs
-    for seed in range(seeds):  # outermost, so that a study cut short has whole seeds
+    for seed in range(seeds):  # the outer loop, so that a stopped study has complete seeds
         for name in dict.fromkeys(ROWS[name].of or name for name in rows):
             row = ROWS[name]
             changes = (*row.changes, f"epochs={row.times * epochs}", f"seed={seed}")
@@ -95,7 +94,7 @@ def train_rows(
 
 
 def opinion(teacher: Teacher, patches: Patches, device: torch.device) -> Scores:
-    """P(tumour), (1, N), of the teacher itself."""
+    """Score the patches with the teacher: P(tumour), (1, N)."""
     return in_batches(
         lambda pixels: tumour(teacher(to_input(pixels, device))).cpu().numpy(), patches
     )[None]
@@ -143,7 +142,7 @@ def notes(recipe: Recipe, data: Data, seeds: int, teacher: Teacher | None) -> st
     "--rows",
     type=click.Choice(list(ROWS)),
     multiple=True,
-    help="These and the base. [default: all, or those that need no teacher where none is given]",
+    help="Rows to train besides the base. [default: all; without --teacher those that need none]",
 )
 def main(
     teacher: str | None,
@@ -152,7 +151,7 @@ def main(
     rows: tuple[str, ...],
     **common: Any,
 ) -> None:
-    """Print a table in Markdown; --out has it as JSON and as a picture too."""
+    """Train the rows and print a table as Markdown; --out also gets JSON and a picture."""
     recipe = Recipe(**common)
     with one_line(recipe.out):
         taken = [name for name in chosen(rows) if teacher or rows or not _taught(name)]

@@ -1,15 +1,14 @@
-"""What each shipped model is worth and how fast it is: the table of models.
+"""Accuracy and speed of the shipped models.
 
     python -m benchmarks.accuracy.models --data DIR --ids configs/pcam-9300.txt [NAME ...] \
         [--record]
 
-Scores are of the network without its calibration, on the validation side of the split, by OpenVINO
-in fp32; with D4 they are averaged over the eight flips and turns. The AUC's difference to the first
-model resamples the same patches for both. A second table has, of every
-precision, how far its probabilities are from those, and the speed of the network alone, on tiles as
-a scan reads them: 1024 px of the scan plane and the margin around them (of a padded network: on
-batches of patches at its stride). --record writes scores and speed into the cards. It needs the
-extra `train`.
+Scores are those of the network without its calibration, on the validation side of the split, by
+OpenVINO in fp32; D4 averages the eight flips and turns. The interval of an AUC's difference from
+the first model resamples the same patches for both. A second table has, for every precision, the
+difference of its probabilities from fp32 and the speed of the network alone: on tiles as a scan
+reads them (1024 px of the scan plane and their halo), for padded networks on batches of patches.
+--record writes scores and speed into the cards. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def score(engine: Engine, patches: Patches) -> NDArray[np.float32]:
 
 
 def example(card: Card) -> tuple[NDArray[np.uint8], float]:
-    """Noise as the network takes it, and the megapixels of the scan plane that it covers."""
+    """Make an input of noise, and tell how many scan-plane megapixels its cells cover."""
     side, count, covered = card.field_px, BATCH, BATCH * card.stride_px**2
     if card.plan.valid:
         cells = TILE_PX // card.stride_px
@@ -82,10 +81,10 @@ def example(card: Card) -> tuple[NDArray[np.uint8], float]:
 
 
 def speed(engine: Engine, card: Card, repeats: int) -> float:
-    """Megapixels a second, the median of the repeats."""
+    """Measure megapixels a second: the median of the repeats."""
     pixels, mpx = example(card)
     for _ in range(2):
-        engine(pixels)  # kernels are built at first use
+        engine(pixels)  # the first calls build kernels
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -95,18 +94,18 @@ def speed(engine: Engine, card: Card, repeats: int) -> float:
 
 
 def engines(network: Network, threads: int) -> Iterator[tuple[str, Engine]]:
-    """By precision: those that the network has."""
+    """Build an engine for every precision that the network has."""
     for precision in PRECISIONS:
-        with suppress(ConfigError):  # int8 of a network without a dense stem
+        with suppress(ConfigError):  # int8 needs a dense stem
             yield precision, make_engine(network, choose("openvino", "cpu", precision, threads))
 
 
 def measure(
     model: Model, patches: Patches, threads: int, repeats: int
 ) -> tuple[Scores, dict[str, Any]]:
-    """P(tumour), (1, N), and what is told of it."""
+    """Score the patches: P(tumour), (1, N), and all that was measured."""
     card = model.card
-    # A calibration was fitted to these very patches.
+    # A calibration may have been fitted to these patches.
     network = model.network.uncalibrated()
     by = dict(engines(network, threads))
     turned = Oriented(by["fp32"], Field(0, card.field_px, card.stride_px))
@@ -156,7 +155,7 @@ def scores(found: dict[str, float]) -> list[str]:
 
 
 def check(name: str, card: Card, patches: Patches) -> None:
-    """Refuse to record scores of other patches than those that were held out."""
+    """Refuse to record scores on patches that were not held out."""
     if card.held_out_sha256 != ids_sha256(patches.ids):
         raise click.ClickException(
             f"{name}: the validation patches are not those that its card says were held out; "
@@ -175,11 +174,11 @@ def record(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option("--ids", type=click.Path(path_type=Path), help="Take these patches alone.")
+@click.option("--ids", type=click.Path(path_type=Path), help="File with the ids to use.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for the packed patches.")
 @click.option("--threads", default=cores(), show_default=True)
-@click.option("--repeats", default=7, show_default=True, help="Of a tile, for its speed.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON of it all.")
+@click.option("--repeats", default=7, show_default=True, help="Timed calls for each speed.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file for all figures.")
 @click.option("--record", "recorded", is_flag=True, help="Write scores and speed into the cards.")
 def main(
     names: tuple[str, ...],
@@ -191,7 +190,7 @@ def main(
     out: Path | None,
     recorded: bool,
 ) -> None:
-    """Print a table in Markdown."""
+    """Evaluate and time the models; print tables as Markdown."""
     names = names or tuple(shipped_names())
     patches = load_data(data, only=ids, cache=cache).validation
     for name in names if recorded else ():

@@ -1,14 +1,13 @@
-"""Is a map the patch classifier? A slide put together from labelled patches, scanned, against the
-same files scored one by one.
+"""Compare a map with the patch classifier, on a slide that is put together from labelled patches.
 
     python -m benchmarks.accuracy.mosaic DATA [--patches 2000] [--model ...] [--tta d4]
     python -m benchmarks.accuracy.mosaic DATA --held-out --keep FOLDER
 
-DATA has Kaggle's layout: train/<id>.tif and train_labels.csv. The patches lie whole and lossless on
-a pyramidal slide, where a cell's field of view is exactly one of them; `slidescan heatmap` scans
-it, `slidescan predict` scores the files. The cells must be the table's numbers, and the AUC from
-the map the AUC from the table. Patches that a model may have been trained on are told from those
-its split held out: SHA-256(id) / 2**256 < 0.1, not slide-disjoint.
+DATA has Kaggle's layout: train/<id>.tif and train_labels.csv. The patches lie losslessly on a
+pyramidal slide, each where it is exactly the field of view of a cell. `slidescan heatmap` scans the
+slide, `slidescan predict` scores the files. The values of those cells must equal the predictions,
+and so must the AUCs. Figures are given for all patches, and apart for those that the split held
+out: SHA-256(id) / 2**256 < 0.1, which is not slide-disjoint.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ LEVELS = (1, 4, 16)
 
 
 def offset(grid: Grid) -> int:
-    """The first pixel, along one axis, where a cell's field of view begins on the slide.
+    """The first pixel on the slide, along one axis, at which a cell's field of view begins.
 
     >>> offset(Grid((0, 0), 8))
     4
@@ -50,7 +49,7 @@ def offset(grid: Grid) -> int:
 
 
 def layout(count: int, grid: Grid) -> tuple[Grid, NDArray[np.intp]]:
-    """A slide that holds `count` patches side by side, and the cell (row, column) of each."""
+    """Arrange `count` patches side by side: the slide's grid and the (row, column) of each."""
     if PATCH_PX % grid.stride:
         raise click.UsageError(f"patches of {PATCH_PX} px do not lie on a stride of {grid.stride}")
     across = int(np.ceil(np.sqrt(count)))
@@ -62,7 +61,7 @@ def layout(count: int, grid: Grid) -> tuple[Grid, NDArray[np.intp]]:
 
 
 def pixels(files: Sequence[Path], grid: Grid, cells: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """The mosaic, (H, W, 3), white between the patches and the edge."""
+    """Draw the mosaic, (H, W, 3), white where there is no patch."""
     mosaic = np.full((*grid.extent_px, 3), 255, np.uint8)
     for file, (row, column) in zip(files, cells.tolist(), strict=True):
         with Image.open(file) as image:
@@ -72,7 +71,7 @@ def pixels(files: Sequence[Path], grid: Grid, cells: NDArray[np.intp]) -> NDArra
 
 
 def write_slide(path: Path, mosaic: NDArray[np.uint8], mpp: float) -> None:
-    """A tiled TIFF, deflated, with coarser levels."""
+    """Write a tiled, lossless TIFF with coarser levels."""
     image = Image.fromarray(mosaic)
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for level in LEVELS:
@@ -96,9 +95,9 @@ def slidescan(*arguments: object) -> float:
 
 
 def labelled(data: Path, count: int | None, held_out: bool) -> tuple[list[Path], NDArray[np.int64]]:
-    """Files and labels; in the order of the ids, which are hashes, so any beginning is random.
+    """Files and labels in the order of the ids. Ids are hashes, so the first N are a random sample.
 
-    Of `held_out` ones, those without tumour come first, so that the map has two halves.
+    With `held_out`, patches without tumour come first, so that the map has two halves.
     """
     rows = {row["id"]: row["label"] for _, row in read_table(data / "train_labels.csv", ("id",))}
     there = sorted(i for i in rows if i and (data / "train" / f"{i}.tif").is_file())
@@ -118,7 +117,7 @@ def scored(path: Path) -> dict[str, float]:
 def compared(
     labels: NDArray[np.int64], table: NDArray[np.float32], there: NDArray[np.float32]
 ) -> dict[str, float]:
-    """The two AUCs, and how far a cell is from its patch."""
+    """Both AUCs, and the largest difference between a cell and its patch."""
     return {
         "patches": len(labels),
         "tumour": int(labels.sum()),
@@ -134,7 +133,7 @@ def reports(
     table: NDArray[np.float32],
     there: NDArray[np.float32],
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Of all patches, and of both sides of the split."""
+    """Compare on all patches and on each side of the split."""
     held_out = np.array([in_validation(file.stem) for file in files])
     for name, part in (("all", held_out | True), ("validation", held_out), ("training", ~held_out)):
         if part.any():
@@ -143,14 +142,14 @@ def reports(
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--patches", "count", type=click.IntRange(1), help="So many. [default: all]")
-@click.option("--held-out", is_flag=True, help="Only those the split holds out, tumour last.")
+@click.option("--patches", "count", type=click.IntRange(1), help="How many. [default: all]")
+@click.option("--held-out", is_flag=True, help="Only held-out patches, those with tumour last.")
 @click.option("--model", "models", multiple=True, default=("default",), show_default=True)
 @click.option("--tta", type=click.Choice(["d4"]))
 @click.option("--engine", type=click.Choice(["openvino", "torch"]), default="openvino")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
-@click.option("--keep", type=click.Path(path_type=Path), help="Keep slide, map and tables there.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder for slide, map and tables.")
 def main(
     data: Path,
     count: int | None,
@@ -160,7 +159,7 @@ def main(
     keep: Path | None,
     **how: str,
 ) -> None:
-    """Print JSON; exit code 1 where a cell is not its patch."""
+    """Print JSON; exit with 1 if a cell differs from its patch."""
     card = load(models[0]).card
     files, labels = labelled(data, count, held_out)
     grid, cells = layout(len(files), Grid((0, 0), card.stride_px, card.field_px))
