@@ -1,19 +1,19 @@
-"""What an unseen stain costs: patches are clustered by colour, and each cluster is left out once.
+"""Accuracy on an unseen stain: patches are clustered by colour, and each cluster is left out once.
 
     python -m benchmarks.accuracy.stains --data DIR --ids configs/pcam-9300.txt \
         --config configs/quick.yaml --out FOLDER [--clusters 5] [--seeds 3]
     python -m benchmarks.accuracy.stains --data DIR --ids configs/pcam-9300.txt \
         --model default --out FOLDER
 
-The first trains a network with all patches and, for each cluster, one without the cluster's and
-one with as many patches as that, of the same labels, drawn from all clusters: leaving patches out
-costs something whatever their colour. All are judged on the same patches, the cluster's validation
-patches, which none was trained on or chosen by. The second trains nothing: it tells how a model
-does in each cluster and draws its worst mistakes there.
+The first command trains a network with all patches and, for each cluster, one without the cluster's
+patches and one with as few patches of the same labels, drawn from all clusters: fewer patches cost
+accuracy whatever their colour. All are evaluated on the cluster's validation patches, which none
+was trained on or selected by. The second command trains nothing: it evaluates a model on each
+cluster and draws its worst mistakes there.
 
-Without --clusters there are as many as the silhouette likes best. A study that was killed goes on
-with the same command. Where DIR holds more patches than --ids names, each training packs its own
-(0.25 GB for 9,300, see --cache). It needs the extra `train`.
+Without --clusters their number is that of the highest silhouette. A study that was stopped resumes
+with the same command. Where DIR has more patches than --ids names, each training packs its own
+(0.25 GB for 9,300, see --cache). Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -61,27 +61,27 @@ DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 0.5) / 256)
 STAINED = 3 * 0.15
 """Sum of red, green and blue densities below which a pixel is glass (Macenko et al. 2009)."""
 FEWEST = 92
-"""The densest pixels, a hundredth, are taken for stained where fewer are."""
+"""At least so many pixels, the densest hundredth of a patch, count as stained."""
 COUNTS = range(2, 9)
-"""Numbers of clusters that are tried."""
+"""The numbers of clusters to try."""
 SAMPLE = 2000
-"""Patches that a silhouette is computed on."""
+"""Patches to compute a silhouette on."""
 LEAST = 200
-"""Patches that a study needs."""
+"""The fewest patches of a study."""
 SHOWN, COLUMNS = 20, 10
-"""Patches of a cluster on a sheet."""
+"""Patches of a cluster on a sheet, and patches a row."""
 
 
 # --- clusters -------------------------------------------------------------------------------------
 
 
 def colour(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(9,) of one patch: the hue of its densest stained quarter, of its palest, and the mean RGB.
+    """Colours of one patch (9,): the hues of its densest and its palest stained quarter, mean RGB.
 
-    A hue is the median share of red, green and blue in a pixel's optical density, and knows
-    nothing of how dense it is: the median density itself tells crowded nuclei from pale stroma
-    rather than one laboratory from another. Nuclei and stroma apart, as patches have more or less
-    of each.
+    A hue is the median share of red, green and blue in a pixel's optical density. It does not
+    depend on the density itself, which differs between nuclei and stroma more than between
+    laboratories. The two quarters separate nuclei from stroma, because patches have different
+    amounts of each.
     """
     densities = DENSITY[pixels].reshape(-1, 3)
     totals = densities.sum(axis=1)
@@ -98,13 +98,13 @@ def colour(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def colours(patches: Patches) -> NDArray[np.float32]:
-    """(N, 9)."""
+    """The colours of each patch, (N, 9)."""
     rows = show(range(len(patches)), desc="colours", unit="patch")
     return np.stack([colour(patches.pixels(row)) for row in rows])
 
 
 def cluster(hues: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """(N,): each one's cluster, from 1, the largest first."""
+    """The cluster of each patch, (N,), numbered from 1 for the largest."""
     found = KMeans(count, n_init=10, random_state=0).fit_predict(hues)
     order = np.argsort(-np.bincount(found, minlength=count), kind="stable")
     place = np.empty(count, np.int64)
@@ -113,7 +113,7 @@ def cluster(hues: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def silhouettes(hues: NDArray[np.float32]) -> dict[int, float]:
-    """By the number of clusters: 1 where all lie apart, 0 where one runs into the next."""
+    """The silhouette for each number of clusters: 1 if they are far apart, 0 if they overlap."""
     some = min(SAMPLE, len(hues))
     return {
         count: float(silhouette_score(hues, cluster(hues, count), sample_size=some, random_state=0))
@@ -123,18 +123,18 @@ def silhouettes(hues: NDArray[np.float32]) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """All patches of a study and what their colours say."""
+    """The patches of a study and their clusters."""
 
     data: Data
     of_training: NDArray[np.int64]
     of_validation: NDArray[np.int64]
     rgb: NDArray[np.float32]
-    """(N, 3): mean colour of each one's stained pixels, training first."""
+    """(N, 3): mean colour of each patch's stained pixels, training patches first."""
     silhouettes: Mapping[int, float]
 
     @classmethod
     def find(cls, data: Data, count: int | None) -> Clusters:
-        """Raises `DataError` where a cluster has no patches to be judged on."""
+        """Cluster the patches. Raises `DataError` if a cluster has no validation patch."""
         patches = len(data.training) + len(data.validation)
         if patches < LEAST:
             raise DataError(f"{patches} patches are too few to cluster; take {LEAST} or more")
@@ -176,14 +176,14 @@ class Clusters:
         }
 
     def without(self, number: int) -> list[str]:
-        """All ids but the cluster's: it is neither trained on nor used for choosing."""
+        """All ids except the cluster's, on both sides of the split."""
         return [
             *_ids(self.data.training, self.of_training != number),
             *_ids(self.data.validation, self.of_validation != number),
         ]
 
     def as_few(self, number: int) -> list[str]:
-        """As many ids of each label as without the cluster, the training ones of all clusters."""
+        """Ids as many as without the cluster, for each label; training patches of all clusters."""
         labels, rng = self.data.training.labels, np.random.default_rng(number)
         kept = np.zeros(len(labels), bool)
         for label in 0, 1:
@@ -201,7 +201,7 @@ def _ids(patches: Patches, chosen: NDArray[np.bool_]) -> list[str]:
 
 
 def write_clusters(out: Path, found: Clusters) -> None:
-    """A table of the patches, and a sheet of examples, drawn at random."""
+    """Write a table of the patches and a sheet of random examples."""
     sides = (found.data.training, found.of_training), (found.data.validation, found.of_validation)
     rows = sorted(row for side, of in sides for row in zip(side.ids, of.tolist(), strict=True))
     write_table(out / "clusters.csv", ("id", "cluster"), rows)
@@ -233,14 +233,14 @@ TEXTS = {ALL: "all patches", AS_FEW: "as few, all stains", WITHOUT: "without it"
 
 
 def train_networks(recipe: Recipe, found: Clusters, seeds: int, control: bool) -> dict[str, Scores]:
-    """P(tumour) of all validation patches, (S, N), by the name of the training."""
+    """Train all networks; P(tumour) of all validation patches, (S, N), by the network's name."""
     lists = {ALL: [*found.data.training.ids, *found.data.validation.ids]}
     for place in found.numbers:
         lists[f"{WITHOUT}-{place}"] = found.without(place)
         if control:
             lists[f"{AS_FEW}-{place}"] = found.as_few(place)
     scores: dict[str, list[Scores]] = {}
-    for seed in range(seeds):  # outermost, so that a study cut short has whole seeds
+    for seed in range(seeds):  # the outer loop, so that a stopped study has complete seeds
         for name, ids in lists.items():
             path = recipe.out / f"{name}.txt"
             with replacing(path) as beside:
@@ -251,8 +251,11 @@ def train_networks(recipe: Recipe, found: Clusters, seeds: int, control: bool) -
 
 
 def judge_cluster(found: Clusters, place: int, scores: Mapping[str, Scores]) -> dict[str, Judged]:
-    """The networks on the cluster's validation patches; the one that never saw it is compared with
-    the one that learned from as few, or else from all."""
+    """Evaluate the networks on the cluster's validation patches.
+
+    The one trained without the cluster is compared with the one trained on as few patches or,
+    without that control, on all.
+    """
     mine = found.of_validation == place
     labels = found.data.validation.labels[mine]
     parts = {ALL: scores[ALL][:, mine]}
@@ -330,8 +333,8 @@ def _notes(recipe: Recipe, found: Clusters, seeds: int, control: bool) -> str:
         chosen_by(found),
         f"{found.data.split}. Patches of one slide may lie in two clusters.",
         f"{seeds} seed{'s' * (seeds > 1)}, mean (lowest to highest); last epoch. Intervals: 95 %, "
-        "the same patches resampled on both sides; they take patches as independent and know "
-        "nothing of further seeds.",
+        "the same patches resampled on both sides; they treat patches as independent and leave "
+        "out the variation between seeds.",
     ]
     if not control:
         lines.append("A part of the difference is that of the smaller training set (--control).")
@@ -343,7 +346,7 @@ def _notes(recipe: Recipe, found: Clusters, seeds: int, control: bool) -> str:
 
 
 def show_model(recipe: Recipe, found: Clusters, model: str) -> None:
-    """How a model does in each cluster, and a sheet of its worst mistakes there."""
+    """Evaluate a model on each cluster and draw its worst mistakes there."""
     held_out = found.data.validation
     loaded = load(model)
     if why := doubt("--model", loaded.ancestor, ids_sha256(held_out.ids)):
@@ -389,9 +392,9 @@ def _draw_mistakes(out: Path, place: int, name: str, patches: Patches, p: Scores
     "--control/--no-control",
     default=True,
     show_default=True,
-    help="Train with as few patches of all stains as well.",
+    help="Also train with as few patches of all stains.",
 )
-@click.option("--model", help="Draw this model's mistakes by cluster, and train nothing.")
+@click.option("--model", help="Evaluate this model by cluster; train nothing.")
 def main(
     ids: Path | None,
     clusters: int | None,
@@ -400,7 +403,7 @@ def main(
     model: str | None,
     **common: Any,
 ) -> None:
-    """Print a table in Markdown; --out has it as JSON and as a picture too."""
+    """Print a table as Markdown; --out also gets JSON and pictures."""
     recipe = Recipe(**common)
     with one_line(recipe.out):
         found = Clusters.find(recipe.load(ids), clusters)

@@ -5,34 +5,34 @@
     PEERS/bin/pip install --no-deps -r benchmarks/peers/requirements.txt
     python -m benchmarks.peers.compare --peers-python PEERS/bin/python [--slide SLIDE] [--out peers]
 
-The two contradict each other about zarr and tifffile, and TIAToolbox 2.1.3 refuses torch 2.13, so
-no resolver installs them together: hence --no-deps, with every version named. What they look for
-and do not use here is mended before they are imported (`inside.mend_imports`).
+The two require different versions of zarr and tifffile, and TIAToolbox 2.1.3 refuses torch 2.13, so
+no resolver installs them together: hence --no-deps, with every version named. Names that they
+import and do not use here are added before the import (`inside.mend_imports`).
 
-The shipped model goes to them as TorchScript, optimised for inference (WSInfer's `--speedup`), the
-faster way for them. Each system scans the whole slide, glass included, at strides of 96 px, the
-peers' own habit, and 32 px, which is nine times as many windows; slidescan also at its own 8 px,
-144 times as many. Windows at the rim differ: slidescan centres one on every cell, WSInfer wants
-centres inside the slide, TIAToolbox corners. So windows a second are given as well.
+The model is given to them as TorchScript, optimised for inference (WSInfer's `--speedup`), which is
+their faster way. Each system scans the whole slide, glass included, at strides of 96 px, the
+peers' default, and of 32 px, which has nine times as many windows; slidescan also at its own 8 px,
+144 times as many. Windows at the edge differ: slidescan centres one on every cell, WSInfer needs
+centres inside the slide, TIAToolbox corners. Therefore windows a second are given as well.
 
-`start` is the process and its imports. `work` is `slidescan heatmap`'s own time, the compiling of
-its network included, respectively that of the peer's call (see inside.py); all write their
-results to a file. Peers run in fp32; each system reads with as many threads or
-workers as it computes with.
+`start` is the process and its imports. `work` is the time that `slidescan heatmap` records,
+compiling its network included, or that of the peer's call (see inside.py); all write their
+results to a file. Peers run in fp32. Each system reads with as many threads or workers as it
+computes with.
 
-Are these the same windows, weights and answers? Of each row up to 400 windows, drawn at random from
-those wholly inside the slide, are scored again by slidescan's fp32 patch classifier: from the very
-pixels that the system read (`same pixels`: a difference here would be one of weights or arithmetic)
-and as slidescan reads that place, at the nearest pixel of the scan plane (`own pixels`). The second
-is what resampling does: WSInfer reduces level 0 by a triangle filter; slidescan and TIAToolbox read
-a coarser level, and differ only where none has the model's resolution.
+The results are checked: of each row up to 400 windows, drawn at random from those wholly inside the
+slide, are scored again by slidescan's fp32 patch classifier. Once from the same pixels that the
+system read (`same pixels`: a difference is one of weights or arithmetic), and once from slidescan's
+pixels of that place, at the nearest pixel of the scan plane (`own pixels`). The second difference
+comes from resampling: WSInfer reduces level 0 by a triangle filter; slidescan and TIAToolbox read a
+coarser level, and differ only where no level has the model's resolution.
 
-The peers would fetch registries and weights of models from a hub, which neither does where it is
-handed a model; an audit hook stops the run if one asks for an address or connects to it.
+The peers download registries and weights unless they are given a model. An audit hook stops the run
+if one looks up an address or connects to it.
 
---only picks rows by a part of their name; the others are kept from an earlier run into the same
-folder, where slide and settings are the same. Anything else that runs on the machine slows the
-peers more than slidescan: measure on an idle one. It needs the extra `dev`.
+--only selects rows by a part of their name; the others are kept from an earlier run into the same
+folder with the same slide and settings. Other work on the machine slows the peers more than
+slidescan: measure on an idle one. Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ VERSIONS = ("slidescan", "torch", "openvino", "openslide-python", "openslide-bin
 
 
 class Case(NamedTuple):
-    """What one row measures."""
+    """A row of the table: system, stride, precision and mode."""
 
     system: str
     stride: int
@@ -100,7 +100,7 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was found, medians of the repeats."""
+    """Figures of a row, medians of the repeats."""
 
     name: str
     stride: int
@@ -110,28 +110,28 @@ class Row:
     windows_per_s: float
     mpx_per_s: float
     same_pixels: float
-    """largest difference in probability from slidescan's fp32 patches, of some windows"""
+    """largest difference in probability from slidescan's fp32 patches, of the checked windows"""
     own_pixels: float
     own_pixels_mean: float
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one case: how long, and some of what was said."""
+    """One run of one case: its times, and the probabilities of the checked windows."""
 
     start_s: float
     work_s: float
     windows: int
     origins: NDArray[np.float64]
-    """upper-left corners of some windows inside the slide, scan-plane px (n, 2) as (y, x)"""
+    """upper-left corners of the checked windows, scan-plane px, (n, 2) as (y, x)"""
     probabilities: NDArray[np.float64]
     pixels: NDArray[np.uint8] | None = None
-    """what a peer read of them, (n, 96, 96, 3)"""
+    """the pixels that a peer read there, (n, 96, 96, 3)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all rows share."""
+    """Settings of all rows."""
 
     slide: Path
     plane_px: tuple[int, int]
@@ -144,16 +144,16 @@ class Setting:
     workers: int
     peers_python: Path
     home: Path
-    """takes the folders that the peers lay in a home"""
+    """home folder for the peers, which create folders in it"""
 
 
 # --- the slide and the network ----------------------------------------------------------------
 
 
 def write_slide(path: Path, side: int) -> None:
-    """Like H&E, `side` px square at 40x, with levels that are the same picture, as a scanner's.
+    """Write a slide that looks like H&E, `side` px square at 40x, with coarser levels.
 
-    Drawn at 10x, where the model looks, with more nuclei in some places than in others, so that
+    It is drawn at the model's resolution, with more nuclei in some places than in others, so that
     probabilities from 0 to 1 occur.
     """
     rng = np.random.default_rng(0)
@@ -209,7 +209,7 @@ def export(model: Model, path: Path) -> None:
 
 
 def spent(command: Sequence[str | Path], home: Path) -> float:
-    """Seconds of a process that must succeed."""
+    """Run a command that must succeed; its seconds."""
     environment = os.environ | {"HOME": str(home), "HF_HUB_OFFLINE": "1"}
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -242,7 +242,7 @@ def scan(case: Case, setting: Setting, folder: Path) -> Run:
 
 
 def ask(case: Case, setting: Setting, folder: Path) -> tuple[Run, dict[str, str]]:
-    """Run a peer; the second are versions in its environment."""
+    """Run a peer; also returns the versions in its environment."""
     own = {"system": case.system, "stride_px": case.stride, "spawned": time.time()}
     job = asdict(setting) | own
     (folder / "job.json").write_text(json.dumps(job, default=str))
@@ -254,7 +254,7 @@ def ask(case: Case, setting: Setting, folder: Path) -> tuple[Run, dict[str, str]
 
 
 def checked(run: Run, plane: Plane, setting: Setting) -> dict[str, float]:
-    """How far a run is from slidescan's patch classifier: OpenVINO in fp32."""
+    """Differences of a run from slidescan's patch classifier, OpenVINO in fp32."""
     network = load(setting.model).network
     engine = make_engine(network, Backend("openvino", "cpu", "fp32", setting.threads))
     side = setting.field_px
@@ -269,7 +269,7 @@ def checked(run: Run, plane: Plane, setting: Setting) -> dict[str, float]:
 
 
 def measure(case: Case, setting: Setting, repeats: int) -> tuple[Row, dict[str, str]]:
-    """A row, and versions in the environment of a peer."""
+    """Measure a row; also returns the versions in a peer's environment."""
     runs, versions = [], dict[str, str]()
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -294,7 +294,7 @@ def measure(case: Case, setting: Setting, repeats: int) -> tuple[Row, dict[str, 
     return row, versions
 
 
-# --- what becomes of them ---------------------------------------------------------------------
+# --- the results ------------------------------------------------------------------------------
 
 
 HEADER = (
@@ -305,7 +305,7 @@ HEADER = (
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown; ratios are to the densest map in fp32, and to the one of the same stride."""
+    """Markdown; ratios to the densest map in fp32, and to the map of the same stride."""
     ours = {row.stride: row.work_s for row in rows if row.name == "slidescan dense fp32"}
     lines = []
     for row in rows:
@@ -337,7 +337,7 @@ def draw(path: Path, rows: list[Row]) -> None:
 
 
 def kept(path: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """An earlier result of the same settings, else an empty one."""
+    """Read an earlier result of the same settings, or start an empty one."""
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -347,7 +347,7 @@ def kept(path: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def linked(slide: Path, folder: Path) -> Path:
-    """The slide alone in a folder, as WSInfer wants it; TIAToolbox sees no pyramid in a .tif."""
+    """Link the slide alone into a folder, for WSInfer; TIAToolbox finds no pyramid in a .tif."""
     suffix = ".svs" if slide.suffix.lower() in (".tif", ".tiff") else slide.suffix
     link = folder / f"{slide.stem}{suffix}"
     link.symlink_to(slide.resolve())
@@ -358,16 +358,18 @@ def linked(slide: Path, folder: Path) -> Path:
 @click.option(
     "--peers-python",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Python of the peers' environment; without it slidescan alone.",
+    help="Python of the peers' environment; without it only slidescan runs.",
 )
-@click.option("--slide", type=click.Path(exists=True, path_type=Path), help="One file, not MRXS.")
+@click.option(
+    "--slide", type=click.Path(exists=True, path_type=Path), help="A slide of one file, not MRXS."
+)
 @click.option("--size", default=8192, show_default=True, help="Side of the generated slide, px.")
 @click.option("--model", default="default", show_default=True)
 @click.option("--threads", default=cores(), show_default=True)
 @click.option("--batch", default=64, show_default=True, help="Patches at a time.")
-@click.option("--workers", type=int, help="That read for a peer. [default: as many as threads]")
+@click.option("--workers", type=int, help="Processes that read for a peer. [default: --threads]")
 @click.option("--repeats", default=1, show_default=True)
-@click.option("--only", multiple=True, help="A part of a row's name, e.g. 'wsinfer fp32 96'.")
+@click.option("--only", multiple=True, help="Part of a row's name, e.g. 'wsinfer fp32 96'.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("peers"), show_default=True)
 def main(
     peers_python: Path | None,
@@ -418,7 +420,7 @@ def main(
         )
         setting.home.mkdir()
         export(loaded, setting.network)
-        if peers_python:  # a new home is without matplotlib's list of fonts, which takes seconds
+        if peers_python:  # a new home lacks matplotlib's list of fonts, which takes seconds to make
             spent([peers_python, "-c", "import matplotlib.font_manager"], setting.home)
         for case in CASES:
             if case.system != "slidescan" and peers_python is None:

@@ -1,10 +1,10 @@
-"""One row of peers.py, in the environment of WSInfer and TIAToolbox.
+"""One row of compare.py, in the environment of WSInfer and TIAToolbox.
 
     PYTHON benchmarks/peers/inside.py JOB.json
 
-JOB names the system, the slide, the TorchScript file and how to run it; what was found goes to
-result.json and windows.npz beside it. The work is the system's own call, from the slide to its
-file of probabilities, its model's loading and its planning of windows included; imports are not.
+JOB names the system, the slide, the TorchScript file and the settings; results go to result.json
+and windows.npz beside it. Timed is the system's own call, from the slide to its file of
+probabilities, loading the model and planning the windows included, imports not.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from numpy.typing import NDArray
 VERSIONS = ("wsinfer", "tiatoolbox", "torch", "torchvision", "openslide-python", "openslide-bin")
 
 CHECKED = 400
-"""Windows whose pixels are kept."""
+"""Windows whose pixels are kept, at most."""
 
 
 class Found(NamedTuple):
-    """What a system made of a slide."""
+    """The result of a system on a slide."""
 
     began: float
     ended: float
-    """clock at the begin and the end of its call, s"""
+    """clock at the beginning and the end of the call, s"""
     origins: NDArray[np.float64]
-    """upper-left corners of its windows, scan-plane px, (n, 2) as (y, x)"""
+    """upper-left corners of the windows, scan-plane px, (n, 2) as (y, x)"""
     probabilities: NDArray[np.float64]
     """P(tumour), (n,)"""
     pixels: Callable[[int], NDArray[np.uint8]]
-    """what it read of a window, (96, 96, 3)"""
+    """the pixels that it read of a window, (96, 96, 3)"""
 
 
 def refuse_network(event: str, args: tuple[Any, ...]) -> None:
-    """An audit hook. Workers hand tensors over through sockets of the file system: these pass."""
+    """Audit hook against network access. Sockets of the file system pass: workers use them."""
     asks = event in ("socket.getaddrinfo", "socket.gethostbyname")
     if asks or (event == "socket.connect" and args[0].family != socket.AF_UNIX):
         raise RuntimeError(f"asked for the network: {event}{args}")
 
 
 def mend_imports() -> torch.library.Library:
-    """Let both be imported into one environment, on torch's CPU build.
+    """Make both importable in one environment, on torch's CPU build.
 
-    The registry's torchvision has no operators for that build, and looks for two when it is
-    imported; WSInfer looks for zarr 2, which only its TiffSlide reader would use. Nothing of it is
-    called here. The operators are there as long as what is returned.
+    The registry's torchvision has no operators for that build and looks for two when it is
+    imported; WSInfer looks for zarr 2, which only its TiffSlide reader would use. None of this is
+    called here. The operators exist as long as the returned library.
     """
     import zarr.storage
 
@@ -67,7 +67,7 @@ def mend_imports() -> torch.library.Library:
 
 
 def wsinfer(job: dict[str, Any], folder: Path) -> Found:
-    """By its Python API: the command reads a registry of models from the network first."""
+    """Run WSInfer by its Python API; its command would download a registry of models."""
     from wsinfer import wsi  # type: ignore[import-not-found]
     from wsinfer.modellib.data import WholeSlideImagePatches  # type: ignore[import-not-found]
     from wsinfer.modellib.models import (  # type: ignore[import-not-found]
@@ -134,7 +134,7 @@ def wsinfer(job: dict[str, Any], folder: Path) -> Found:
 
 
 def tiatoolbox(job: dict[str, Any], folder: Path) -> Found:
-    """A model of one's own, not a name, so that no weights are asked for."""
+    """Run TIAToolbox with a model object; for a name it would download weights."""
     import zarr
     from tiatoolbox.models.engine.patch_predictor import (  # type: ignore[import-not-found]
         PatchPredictor,
@@ -199,7 +199,7 @@ def tiatoolbox(job: dict[str, Any], folder: Path) -> Found:
 def sample(
     origins: NDArray[np.float64], plane_px: tuple[int, int], field_px: int
 ) -> NDArray[np.intp]:
-    """Some windows, of those wholly inside the scan plane."""
+    """Draw windows among those wholly inside the scan plane."""
     corners, last = np.rint(origins), np.array(plane_px) - field_px
     inside = np.flatnonzero(((corners >= 0) & (corners <= last)).all(axis=1))
     chosen = np.random.default_rng(0).choice(inside, min(CHECKED, len(inside)), replace=False)
@@ -207,7 +207,7 @@ def sample(
 
 
 def main() -> None:
-    """Run what the job names."""
+    """Run the system that the job names."""
     sys.addaudithook(refuse_network)
     mended = mend_imports()
     path = Path(sys.argv[1])

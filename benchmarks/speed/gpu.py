@@ -1,22 +1,21 @@
-"""A network on a GPU: is it right, how fast is it, how near to the card's peak, and what holds up
-a whole scan.
+"""A network on a GPU: exactness, speed, share of the card's peak, and what limits a whole scan.
 
     python -m benchmarks.speed.gpu [--device cuda] [--model default] [--out gpu]
 
-One run, one card (and all cards together, where there are several), four questions:
+Four measurements in one run, on one card and, where there are several, on all:
 
-1. Exact: the cells of a map by every precision and strategy of the torch engine, against the same
-   cells on the CPU in fp32, and against the cells' own patches on the card.
-2. Network: megapixels a second, halo excluded, of tiles on the card by their side and how many go
-   at once; `call` includes the way there and back. Then from several threads, as a scan does it.
-3. Peak: the multiplications and additions that the network takes for a pixel and the bytes that its
-   layers read and write, each layer by itself, counted without running it; as shares of what a
-   large matrix product and a large copy reach on the same card in the same run. Layers that
-   torch.compile joins save bytes, so its share may be above 1.
+1. Exactness: the cells of a map by every precision and strategy of the torch engine, compared with
+   the same cells on the CPU in fp32, and with the cells' own patches on the card.
+2. Speed: megapixels a second, halo excluded, by the side of a tile and the number of tiles at once;
+   `call` includes both copies. Then from several threads, as in a scan.
+3. Peak: the operations that the network takes for a pixel and the bytes that its layers read and
+   write, counted layer by layer without running it, as shares of what a large matrix product and
+   a large copy reach on the same card in the same run. Layers that torch.compile joins save bytes,
+   so its share may be above 1.
 4. Scan: a generated slide, read alone and scanned, by 1 to 16 threads.
 
-Writes FOLDER/gpu.json and .png and prints Markdown. `--device cpu` runs all of it, small, to try
-the script out; a CPU's figures come from limits.py.
+Writes FOLDER/gpu.json and .png and prints Markdown. `--device cpu` runs all of it with small sizes
+to try the script out; the figures of a CPU come from limits.py.
 """
 
 from __future__ import annotations
@@ -56,30 +55,30 @@ from slidescan.slides.slide import Slide
 from slidescan.tools.hardware import cores
 
 CELLS = 64
-"""Along the side of the map that is compared."""
+"""Cells along a side of the compared map."""
 PATCHES = 256
-"""Of its cells that are scored as patches."""
+"""Cells of it to score as patches."""
 LARGEST_PX = 64 * 2**20
-"""Pixels given to the network at once, at most."""
+"""The most pixels in one call of the network."""
 LANES = (1, 2, 3)
-"""Threads on a card, each with an engine."""
+"""Numbers of threads on a card, each with an engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything."""
+    """How large each measurement is."""
 
     sides: tuple[int, ...]
     batches: tuple[int, ...]
     precisions: tuple[Precision, ...]
     strategies: tuple[Strategy, ...]
     squares: int
-    """Of SQUARE_PX, along the side of the slide."""
+    """Squares of SQUARE_PX along a side of the slide."""
     threads: tuple[int, ...]
     product: int
-    """Side of the matrices."""
+    """Side of the matrices that are multiplied."""
     copied: int
-    """Bytes."""
+    """Bytes that are copied."""
 
 
 SIZES = {
@@ -100,7 +99,7 @@ SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """How far the cells of a map are off."""
+    """Differences of the cells of a map."""
 
     precision: Precision
     strategy: Strategy
@@ -108,11 +107,11 @@ class Exact:
     """Largest difference from the CPU in fp32."""
     mean_from_cpu: float
     from_patches: float
-    """Largest difference from their patches, in the same precision on the same card."""
+    """Largest difference from the cells' patches, in the same precision on the same card."""
 
     @property
     def sound(self) -> bool:
-        """NaN is not."""
+        """Within the tolerance; NaN is not."""
         return max(self.from_cpu, self.from_patches) <= TOLERANCE[self.precision]
 
 
@@ -143,7 +142,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A slide by so many threads."""
+    """Times of reading and scanning a slide with a number of threads."""
 
     threads: int
     read_s: float
@@ -158,7 +157,7 @@ def compare(model: Model, device: str, precision: Precision, strategy: Strategy)
     field = Field(0, grid.field_px, grid.stride)
     tile = texture(field.extent(CELLS), seed=3)[None]
     there = TorchEngine(model.network, device, precision, cores(), strategy)
-    for _ in range(3):  # a shape is compiled or captured when it comes again
+    for _ in range(3):  # a shape is compiled or captured when it is used again
         scores = there(tile)[0]
     on_cpu = TorchEngine(model.network, "cpu", "fp32", cores())(tile)[0]
     windows = np.lib.stride_tricks.sliding_window_view(tile[0], (field.size,) * 2, axis=(0, 1))
@@ -173,13 +172,13 @@ def compare(model: Model, device: str, precision: Precision, strategy: Strategy)
 
 
 def noise(field: Field, side: int, batch: int) -> NDArray[np.uint8]:
-    """Images that give the cells of `side` pixels, (batch, H, W, 3)."""
+    """Noise whose cells cover `side` pixels, (batch, H, W, 3)."""
     extent = field.extent(side // field.stride)
     return np.random.default_rng(0).integers(0, 256, (batch, extent, extent, 3), np.uint8)
 
 
 def measure(engine: TorchEngine, field: Field, side: int, batch: int) -> tuple[float, float]:
-    """Megapixels a second of the network alone, and of whole calls."""
+    """Measure megapixels a second of the network alone and of whole calls."""
     pixels = noise(field, side, batch)
     megapixels = batch * side**2 / 1e6
     with torch.inference_mode(), engine.on_stream():
@@ -192,7 +191,7 @@ def speeds(network: Network, device: str, sizes: Sizes) -> Iterator[Speed]:
     kinds = itertools.product(sizes.precisions, sizes.strategies, sizes.sides, sizes.batches)
     for precision, strategy, side, batch in kinds:
         if batch * side**2 <= LARGEST_PX:
-            torch.compiler.reset()  # it keeps 8 shapes and runs others plainly, without a word
+            torch.compiler.reset()  # it keeps 8 shapes and silently runs others uncompiled
             engine = TorchEngine(network, device, precision, cores(), strategy)
             found: tuple[float | None, float | None] = None, None
             try:
@@ -203,7 +202,7 @@ def speeds(network: Network, device: str, sizes: Sizes) -> Iterator[Speed]:
 
 
 def lanes(make: Callable[[str], Engine], device: str, field: Field) -> Iterator[Lane]:
-    """Of tiles as a scan has them, on one card and on all."""
+    """Measure calls from several threads with a scan's tiles, on one card and on all."""
     pixels = noise(field, pipeline.TILE_PX, 1)
     there = torch.cuda.device_count() if device == "cuda" else 1
     for cards, count in itertools.product(sorted({1, there}), LANES):
@@ -233,7 +232,7 @@ def shares(speed: Speed, taken: tuple[float, float], peak: tuple[float, float]) 
 
 
 def scans(options: Callable[[int], Options], sizes: Sizes) -> tuple[float, float, list[Scan]]:
-    """Megapixels of a slide, seconds of the network alone, and what threads take."""
+    """Megapixels of a slide, seconds of the network alone, and times by number of threads."""
     found, megapixels = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
         slide = Path(folder, "slide.tif")
@@ -244,7 +243,7 @@ def scans(options: Callable[[int], Options], sizes: Sizes) -> tuple[float, float
         network_s = network_alone(session.engine, boxes).seconds
         for threads in tqdm(sizes.threads, desc="scans", disable=None):
             session = Session(options(threads), Quiet())
-            network_alone(session.engine, boxes)  # every shape met
+            network_alone(session.engine, boxes)  # every shape once
             with Slide.open(slide) as opened:
                 plane = opened.plane(session.ensemble.mpp)
                 reading = timed(partial(read, plane, boxes, threads)).seconds
@@ -256,22 +255,22 @@ def scans(options: Callable[[int], Options], sizes: Sizes) -> tuple[float, float
 
 
 def wall(network_s: float, scans: list[Scan]) -> str:
-    """What holds a scan up, and what would move it."""
+    """Tell what limits a scan and what would help."""
     most = scans[-1]
     ratio = most.read_s / network_s
     efficiency = max(most.read_s, network_s) / most.scan_s
     begun = (
         f"With {most.threads} threads reading takes {most.read_s:.2f} s, the network "
-        f"{network_s:.2f} s and the scan {most.scan_s:.2f} s, {efficiency:.2f} of what the slower "
-        "of the two allows. "
+        f"{network_s:.2f} s and the scan {most.scan_s:.2f} s, {efficiency:.2f} of the speed "
+        "that the slower of the two allows. "
     )
     if ratio <= 1:
-        return begun + f"The network is the wall, by a factor of {1 / ratio:.1f}."
+        return begun + f"The network is the limit, by a factor of {1 / ratio:.1f}."
     first = scans[0]
     enough = first.read_s * first.threads / network_s
     return begun + (
-        f"Decoding JPEG is the wall, by a factor of {ratio:.1f}. By the time of {first.threads} "
-        f"thread(s) {enough:.0f} would keep up, if they did not get in each other's way; other "
+        f"Decoding JPEG is the limit, by a factor of {ratio:.1f}. At the speed of {first.threads} "
+        f"thread(s) {enough:.0f} would suffice, if they did not slow each other down; other "
         "remedies are a slide with a level near the model's resolution, several processes on "
         "several slides, and decoding on the card."
     )
@@ -340,21 +339,21 @@ def machine(device: str) -> dict[str, object]:
     "precisions",
     type=click.Choice(get_args(Precision)),
     multiple=True,
-    help="Only these. [default: all, on a CPU fp32 and bf16]",
+    help="Precisions. [default: all, on a CPU fp32 and bf16]",
 )
 @click.option(
     "--strategy",
     "strategies",
     type=click.Choice(get_args(Strategy)),
     multiple=True,
-    help="Only these beside plain. [default: all, on a CPU plain]",
+    help="Strategies besides plain. [default: all, on a CPU none]",
 )
 @click.option(
     "--depthwise",
     type=click.Choice(["auto", "cudnn", "native"]),
     default="auto",
     show_default=True,
-    help="Whose kernels depthwise convolutions take.",
+    help="Kernels for depthwise convolutions.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("gpu"), show_default=True)
 def main(
@@ -365,7 +364,7 @@ def main(
     depthwise: str,
     out: Path,
 ) -> None:
-    """Print Markdown tables and the verdict; exit code 1 where a cell is off."""
+    """Print Markdown tables and the limit; exit with 1 if a cell exceeds the tolerance."""
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException(
             "torch finds no CUDA device; --device cpu tries the script out on the CPU"
@@ -385,7 +384,7 @@ def main(
         shares(s, taken[s.precision], peak[s.precision])
         for s in tqdm(speeds(loaded.network, device, sizes), desc="network", disable=None)
     ]
-    # What a scan takes: one tile, plainly.
+    # As in a scan: one tile, strategy plain.
     plain = (s for s in speed if (s.strategy, s.side, s.batch) == ("plain", sizes.sides[0], 1))
     best = max(plain, key=lambda s: s.call or 0).precision
     lane = list(

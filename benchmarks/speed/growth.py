@@ -1,9 +1,10 @@
-"""Does a larger slide cost more than its tissue? Time and peak memory against slide size.
+"""Time and peak memory of a scan against the size of the slide.
 
     python -m benchmarks.speed.growth [--sizes 4096 --sizes 16384 ...] [--share 0.2] [--out growth]
 
-Generated pyramids at 40x, scanned by the command itself: with the same tissue on an ever larger
-slide, with tissue on the same share of it, and with none. Writes FOLDER/growth.json and .png.
+`slidescan heatmap` scans generated pyramids at 40x: with the same tissue on larger and larger
+slides, with tissue on the same share of the slide, and with none. Writes FOLDER/growth.json and
+.png.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ SIZES = (4096, 8192, 16384, 32768, 65536, 102400)
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One slide and what it took."""
+    """One slide, and the time and memory of its scan."""
 
     case: str
     side_px: int
@@ -43,7 +44,7 @@ class Scan:
 
 
 def tissue(cells: int, wanted: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """`wanted` of `cells` x `cells` squares, the ones nearest to the middle: one piece."""
+    """Select the `wanted` squares of `cells` x `cells` that are nearest to the centre."""
     y, x = np.mgrid[:cells, :cells] - (cells - 1) / 2
     order = np.argsort(np.hypot(y, x), axis=None, kind="stable")
     mask = np.zeros(cells * cells, np.bool_)
@@ -52,7 +53,7 @@ def tissue(cells: int, wanted: int) -> np.ndarray[tuple[int, int], np.dtype[np.b
 
 
 def scan(case: str, side: int, squares: int, flags: list[str]) -> Scan:
-    """Generate a slide and scan it by the command."""
+    """Generate a slide and run `slidescan heatmap` on it."""
     with tempfile.TemporaryDirectory() as folder:
         slide, out = Path(folder, "slide.tif"), Path(folder, "map.zarr")
         write_pyramid(slide, tissue(side // CELL_PX, squares), CELL_PX)
@@ -73,7 +74,7 @@ def scan(case: str, side: int, squares: int, flags: list[str]) -> Scan:
 
 
 def draw(path: Path, scans: list[Scan]) -> None:
-    drawn, (time_panel, memory_panel) = style.figure(1, 2, "Scans of ever larger slides")
+    drawn, (time_panel, memory_panel) = style.figure(1, 2, "Scans of larger and larger slides")
     cases = list(dict.fromkeys(s.case for s in scans))
     for case, colour in zip(cases, style.COLOURS, strict=False):
         some = [s for s in scans if s.case == case]
@@ -100,7 +101,9 @@ def table(scans: list[Scan]) -> str:
 @click.command()
 @click.option("--sizes", type=int, multiple=True, default=SIZES, show_default=True)
 @click.option("--share", type=click.FloatRange(0, 1), default=0.2, show_default=True)
-@click.option("--squares", default=4, show_default=True, help="Of tissue where that is constant.")
+@click.option(
+    "--squares", default=4, show_default=True, help="Squares of tissue where its area is constant."
+)
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--model", default="default", show_default=True)
 @click.option("--threads", default=cores(), show_default=True)
@@ -114,7 +117,7 @@ def main(
     threads: int,
     out: Path,
 ) -> None:
-    """Print a Markdown table, and by how much memory grew."""
+    """Print a Markdown table and the growth of memory."""
     flags = ["--precision", precision, "--model", model, "--threads", str(threads)]
     scans = []
     for side in sorted(sizes):

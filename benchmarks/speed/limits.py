@@ -1,16 +1,16 @@
-"""How near a scan is to its two limits: reading the slide, and the network's arithmetic.
+"""The time of a scan against its limits: reading the slide, and the network's arithmetic.
 
     python -m benchmarks.speed.limits [--slide SLIDE] [--precision bf16] [--threads 2] \
         [--out limits.json]
 
-The same tiles, in one process, three times: read alone, by as many threads as a scan has; scored
-alone, from tiles of the same shapes that lie in memory; and scanned as by `slidescan heatmap`.
-Reading and scoring run side by side, so the scan should take as long as the slower of them:
+The same tiles are processed three times in one process: only read, by as many threads as a scan
+has; only scored, from tiles of the same shapes in memory; and scanned, as by `slidescan heatmap`.
+Reading and scoring overlap, so the scan should take as long as the slower of the two:
 
     efficiency = max(read, network) / scan
 
-Where both want the same processors no scan can reach 1: the sum of their processor time, divided
-by the processors, is the third limit, and printed as well. Without --slide one is generated.
+Where both use the same processors a scan cannot reach 1. Then the limit is the sum of their
+processor time divided by the number of processors, which is printed as well.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ SQUARE_PX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the three."""
+    """Time of reading, of the network or of the scan."""
 
     seconds: float
     processor_s: float
-    """Over all threads."""
+    """Processor time of all threads."""
 
 
 class Quiet:
-    """Shows nothing; fulfils protocols.Report."""
+    """Report without output except warnings; fulfils protocols.Report."""
 
     def bar(self, what: str, total: int, unit: str) -> Any:
         return nullcontext(self)
@@ -73,7 +73,7 @@ def timed(work: Callable[[], object]) -> Part:
 
 
 def tiles(session: Session, plane: Plane) -> list[Box]:
-    """Those of a scan, as boxes of scan-plane pixels."""
+    """The tiles of a scan, as boxes of scan-plane pixels."""
     grid = Grid(plane.shape_px, session.stride_px, session.ensemble.field_px)
     mask = session.select(plane, grid)
     work = pipeline.plan_work(grid.cells.split(256), mask, pipeline.TILE_PX // grid.stride)
@@ -87,8 +87,10 @@ def read(plane: Plane, boxes: list[Box], threads: int) -> None:
 
 
 def network_alone(engine: Engine, boxes: list[Box]) -> Part:
-    """The second time, when every shape was met. Noise of each tile's shape: what is in it makes no
-    difference to the time."""
+    """Time the network on noise of each tile's shape, after one pass for warming up.
+
+    The content of a tile does not change the time.
+    """
     rng, shapes = np.random.default_rng(0), {box.shape for box in boxes}
     noise = {shape: rng.integers(0, 256, (1, *shape, 3), np.uint8) for shape in shapes}
     with ThreadPoolExecutor(calls_at_once(engine)) as pool:
@@ -111,16 +113,16 @@ def slide_or_generated(path: Path | None, squares: int) -> Iterator[Path]:
 
 
 @click.command()
-@click.option("--slide", type=click.Path(path_type=Path), help="[default: one that is generated]")
-@click.option("--squares", default=4, show_default=True, help="Of 4,096 px, along the side of it.")
+@click.option("--slide", type=click.Path(path_type=Path), help="[default: a generated slide]")
+@click.option("--squares", default=4, show_default=True, help="Its side, in squares of 4,096 px.")
 @click.option("--model", default="default", show_default=True)
 @click.option("--engine", type=click.Choice(["openvino", "torch"]))
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32")
 @click.option("--threads", default=cores(), show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="A file, limits.json.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file, e.g. limits.json.")
 def main(slide: Path | None, squares: int, out: Path | None, model: str, **how: Any) -> None:
-    """Print JSON."""
+    """Measure reading, network and scan; print JSON."""
     session = Session(Options(models=(model,), **how), Quiet())
     with slide_or_generated(slide, squares) as path, tempfile.TemporaryDirectory() as folder:
         with Slide.open(path) as opened:

@@ -1,9 +1,9 @@
-"""How fast batches are prepared, by workers and augmentation, and what each augmentation costs.
+"""Speed of preparing batches by workers and augmentation, and the time of each augmentation.
 
     python -m benchmarks.speed.loading [--data DIR] [--workers 0 --workers 2 ...] [--seconds 10]
 
-Nothing is trained: what is measured is the loader alone. Without --data the patches are generated
-noise. "seed" are the augmentations of configs/seed.yaml. It needs the extra `train`.
+Only the loader is measured; nothing is trained. Without --data the patches are noise. "seed" are
+the augmentations of configs/seed.yaml. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from slidescan.patches.labelled.patches import Patches
 
 BATCH = 64
 UNCOUNTED = 5
-"""Batches at first, in which workers start."""
+"""Batches before the clock starts, in which workers start."""
 OFF = {**{name: {"p": 0} for name in ("d4", "stain", "hue", "crop")}, "one_of": {}}
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -36,7 +36,7 @@ def noise(count: int) -> Patches:
 
 
 def rate(patches: Patches, config: AugmentConfig, workers: int, seconds: float) -> float:
-    """Images a second."""
+    """Measure images a second."""
     images, number, epoch, started = 0, 0, 0, 0.0
     with Loader(patches, config, 0, workers) as loader:
         while True:
@@ -58,7 +58,7 @@ def rate(patches: Patches, config: AugmentConfig, workers: int, seconds: float) 
 
 
 def costs(patches: Patches, config: AugmentConfig, draws: int = 300) -> dict[str, float]:
-    """Microseconds a patch of each augmentation, were it always applied; one thread."""
+    """Measure microseconds a patch of each augmentation, always applied, in one thread."""
     found: dict[str, float] = {}
     rng = np.random.default_rng(0)
     pixels = patches.pixels(rng.integers(0, len(patches), draws))
@@ -72,12 +72,14 @@ def costs(patches: Patches, config: AugmentConfig, draws: int = 300) -> dict[str
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Patches; without it, noise.")
+@click.option("--data", type=click.Path(path_type=Path), help="Patches. [default: noise]")
 @click.option("--workers", type=int, multiple=True, default=(0, 1, 2), show_default=True)
-@click.option("--seconds", default=10.0, show_default=True, help="For each measurement.")
-@click.option("--patches", "count", default=8192, show_default=True, help="Of noise.")
+@click.option("--seconds", default=10.0, show_default=True, help="Duration of each measurement.")
+@click.option(
+    "--patches", "count", default=8192, show_default=True, help="Number of patches of noise."
+)
 def main(data: Path | None, workers: tuple[int, ...], seconds: float, count: int) -> None:
-    """Print one line of JSON."""
+    """Measure the loader; print one line of JSON."""
     patches = load_data(data).training if data else noise(count)
     default = load_config(None).augment
     configs = {

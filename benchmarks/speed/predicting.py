@@ -1,11 +1,11 @@
-"""How fast `slidescan predict` scores a folder of patches, and whether its memory grows with it.
+"""Speed of `slidescan predict` on a folder of patches, and whether its memory grows with it.
 
     python -m benchmarks.speed.predicting [--patches 4096] [--data FOLDER] [--tta d4] \
         [--engine torch]
 
-Without --data the patches are generated, and written as Kaggle's are: uncompressed TIFF. The
-command is run as users run it, in a process of its own, for a quarter of the patches and for all;
-the difference of both leaves out starting and compiling, and their peaks of memory must be alike.
+Without --data patches of noise are written as Kaggle's are: uncompressed TIFF. The command runs in
+a process of its own, on a quarter of the patches and on all. The difference of the two times
+excludes starting and compiling; the two peaks of memory should be equal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from slidescan.geometry import PATCH_PX
 from slidescan.tools.hardware import cores
 
 KAGGLE = 57_458
-"""Patches of the competition's test folder."""
+"""Patches in the competition's test folder."""
 
 
 def generate(folder: Path, count: int) -> None:
@@ -37,7 +37,7 @@ def generate(folder: Path, count: int) -> None:
 
 
 def predict(files: list[Path], folder: Path, flags: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory, MB, of the command."""
+    """Run the command; its seconds and its peak memory in MB."""
     paths, out = folder / "list.txt", folder / "table.csv"
     paths.write_text("".join(f"{file}\n" for file in files))
     arguments = ["predict", "--list", paths, "--out", out, *flags]
@@ -64,7 +64,7 @@ def predict(files: list[Path], folder: Path, flags: list[str]) -> tuple[float, f
 def main(
     data: Path | None, count: int, models: tuple[str, ...], tta: str | None, **how: str | int
 ) -> None:
-    """Print JSON."""
+    """Measure speed and memory; print JSON."""
     flags = [word for model in models for word in ("--model", model)]
     flags += [word for name, value in how.items() for word in (f"--{name}", str(value))]
     flags += ["--tta", tta] if tta else []

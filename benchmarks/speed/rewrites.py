@@ -1,10 +1,10 @@
-"""What each exact rewrite of a network brings on the CPU engine, the rejected ones too.
+"""Speed of each exact rewrite of a network on the CPU engine, the rejected ones included.
 
     python -m benchmarks.speed.rewrites [--model default --model fast] [--precision fp32] \
         [--out FOLDER]
 
-All variants of a network take turns on the same tile, so that whatever else the machine does
-slows all of them; the ratio is the median over the turns. Prints a Markdown table.
+All variants of a network take turns on the same tile, so that other work on the machine slows all
+of them alike; the ratio is the median over the turns. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Rewrite = Callable[[Network], None]
 
 
 def fold_normalisation(network: Network) -> None:
-    """Mean and deviation of the colours in the first convolution's weights, and a bias."""
+    """Fold the normalisation of colours into the first convolution's weights and a bias."""
     first = next(part for part in network.body.modules() if isinstance(part, nn.Conv2d))
     weight = first.weight.double() * network.normalise.scale.double()
     bias = (first.weight.double() * network.normalise.shift.double()).sum((1, 2, 3))
@@ -53,7 +53,7 @@ def fold_normalisation(network: Network) -> None:
 
 
 def fold_batch_norm(network: Network) -> None:
-    """What OpenVINO does by itself."""
+    """Fold BatchNorm into convolutions, which OpenVINO does as well."""
     for parent in list(network.modules()):
         names = [name for name, _ in parent.named_children()]
         for name, after in pairwise(names):
@@ -64,7 +64,7 @@ def fold_batch_norm(network: Network) -> None:
 
 
 def merge_separables(network: Network) -> None:
-    """Depthwise and pointwise convolution as one dense convolution."""
+    """Merge depthwise and pointwise convolutions into dense ones."""
     for _, separable in branches(network):
         if isinstance(separable, nn.Sequential):
             _, depthwise, across, _ = cast("Any", separable)
@@ -76,7 +76,7 @@ def merge_separables(network: Network) -> None:
 
 
 class Behind(nn.Module):
-    """An operation and then a crop."""
+    """An operation followed by a crop."""
 
     def __init__(self, operation: nn.Module, crop: Crop) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Behind(nn.Module):
 
 
 def crop_behind_stride(network: Network) -> None:
-    """Of a crop before a stride of 2 all that is even is cut off behind it, where it is less."""
+    """Move the even part of a crop behind the following stride of 2, where it is half as wide."""
     for cell in network.modules():
         if isinstance(cell, Cell) and cell.stride == 2:
             for step, sources in zip(cell.steps, cell.sources, strict=True):
@@ -104,7 +104,7 @@ def crop_behind_stride(network: Network) -> None:
 
 
 class JoinedCell(Cell):
-    """Two separables that are added are one product over both depthwise outputs."""
+    """A cell that computes a sum of two pointwise products as one product over joined inputs."""
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         states = [self.current(current), self.previous(previous)]
@@ -133,7 +133,7 @@ def join_products(network: Network) -> None:
 
 
 def joined(step: Any) -> nn.Sequential:
-    """The two depthwise halves, and the product."""
+    """Two depthwise halves and their common product."""
     halves, weights, shifts = [], [], []
     for crop, (relu, depthwise, across, norm) in step:
         folded = nn.utils.fuse_conv_bn_eval(across, norm)
@@ -166,7 +166,7 @@ VARIANTS: dict[str, tuple[Rewrite, ...]] = {
 
 
 def built(network: Network, rewrites: tuple[Rewrite, ...], precision: str) -> OpenVINOEngine:
-    """An engine of the network with these rewrites and no others."""
+    """Build an engine of the network with exactly these rewrites."""
     changed = copy.deepcopy(network)
     for rewrite in rewrites:
         rewrite(changed)
@@ -175,7 +175,7 @@ def built(network: Network, rewrites: tuple[Rewrite, ...], precision: str) -> Op
 
 
 def measured(network: Network, precision: str, seconds: float) -> dict[str, Any]:
-    """Megapixels a second of each variant, and how many times that of the plain one it is."""
+    """Measure each variant: megapixels a second, and the ratio to the plain network."""
     cells = pipeline.TILE_PX // network.field.stride
     side = network.field.extent(cells)
     tile = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
@@ -219,12 +219,14 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     default=("fp32", "bf16"),
     show_default=True,
 )
-@click.option("--seconds", default=10.0, show_default=True, help="For each model and precision.")
+@click.option(
+    "--seconds", default=10.0, show_default=True, help="Duration for each model and precision."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for rewrites.json.")
 def main(
     models: tuple[str, ...], precisions: tuple[str, ...], seconds: float, out: Path | None
 ) -> None:
-    """Print the table: megapixels of scan plane a second, and the ratio to the plain network."""
+    """Print a table: scan-plane megapixels a second, and the ratio to the plain network."""
     torch.set_num_threads(1)
     results = {
         f"{name} {precision}": measured(model.load(name).network, precision, seconds)

@@ -1,12 +1,13 @@
-"""How much sharing computation saves: one fully convolutional scan against the same cells patch
-by patch, at several strides. Same weights, engine, level, threads and slide; one run, its ratios.
+"""A dense scan against the same cells scored patch by patch, at several strides.
+
+Both have the same weights, engine, level, threads and slide, and are timed in one run.
 
     python -m benchmarks.speed.shared [--engine torch] [--strides 8 ...] [--slide SLIDE] \
         [--out FOLDER]
 
-The patches are cut from tiles that were read once, so that the slide is not decoded again for
-each: what is compared is the network's work alone, the best a patch-wise scanner can do. As a whole
-slide of patches would take long, they are timed on a part of the cells and counted per cell.
+The patches are cut from tiles that were read once, so the slide is not decoded again for each
+patch: this is the best that a patch-wise scanner can do. A whole slide of patches would take long,
+so they are timed on a part of the cells, and the time is scaled to all.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from slidescan.tools.hardware import cores
 
 
 def texture(side: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Something like H&E: pink stroma with purple nuclei, (side, side, 3)."""
+    """Draw a texture like H&E, pink stroma with purple nuclei, (side, side, 3)."""
     rng = np.random.default_rng(seed)
     stroma = gaussian_filter(rng.standard_normal((side, side), np.float32), 12)
     nuclei = gaussian_filter(rng.standard_normal((side, side), np.float32), 3)
@@ -54,7 +55,7 @@ def texture(side: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 class Memory:
-    """Collects the blocks of a scan; fulfils scan's Sink."""
+    """Keeps the blocks of a scan in memory; fulfils protocols.Sink."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.values = np.full(shape, np.nan, np.float32)
@@ -64,10 +65,10 @@ class Memory:
 
 
 def shared(plane: Plane, grid: Grid, engine: Engine, threads: int) -> tuple[float, Memory]:
-    """Seconds of the whole scan, reading included, and its map."""
+    """Scan densely; seconds of the whole scan, reading included, and its map."""
     mask, sink = np.ones(grid.shape, bool), Memory(grid.shape)
     work = list(plan_work(grid.cells.split(256), mask, TILE_PX // grid.stride))
-    engine(plane.read(grid.pixels(work[0].tiles[0]))[None])  # kernels are built at first use
+    engine(plane.read(grid.pixels(work[0].tiles[0]))[None])  # the first call builds kernels
     started = time.perf_counter()
     scan(work, grid, mask, plane, engine, sink, threads=threads)
     return time.perf_counter() - started, sink
@@ -76,7 +77,7 @@ def shared(plane: Plane, grid: Grid, engine: Engine, threads: int) -> tuple[floa
 def patchwise(
     plane: Plane, grid: Grid, engine: Engine, cells: Box, batch: int
 ) -> tuple[float, NDArray[np.float32]]:
-    """Seconds for `cells` one patch each, the reading of their tile included, and their values."""
+    """Score `cells` from one patch each; seconds, reading their tile included, and the values."""
     stride, field = grid.stride, grid.field_px
     engine(np.zeros((batch, field, field, 3), np.uint8))
     started = time.perf_counter()
@@ -92,7 +93,7 @@ def patchwise(
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One stride."""
+    """Figures of one stride."""
 
     stride: int
     cells: int
@@ -101,7 +102,7 @@ class Compared:
     patches_timed: int
     patches_per_s: float
     patchwise_s: float
-    """For all cells."""
+    """Scaled to all cells."""
     ratio: float
     largest_difference: float
 
@@ -109,7 +110,7 @@ class Compared:
 def compare(
     plane: Plane, loaded: Model, backend: Backend, stride: int, side: int, batch: int
 ) -> Compared:
-    """Scan it all, and a square of `side` cells again as patches."""
+    """Scan the plane, and score a square of `side` cells again as patches."""
     grid = Grid(plane.shape_px, stride, loaded.card.field_px)
     engine = dense.make_engine(loaded.network, backend, stride)
     whole_s, sink = shared(plane, grid, engine, backend.threads)
@@ -175,14 +176,21 @@ def slide_or_texture(path: Path | None, size: int, mpp: float) -> Iterator[Path]
 
 @click.command()
 @click.option("--size", default=4096, show_default=True, help="Side of the generated slide, px.")
-@click.option("--slide", "slide_path", type=click.Path(path_type=Path), help="Take this slide.")
+@click.option(
+    "--slide", "slide_path", type=click.Path(path_type=Path), help="A slide to use instead."
+)
 @click.option("--model", default="default", show_default=True)
 @click.option("--strides", "taken", type=int, multiple=True, default=(8, 16, 32), show_default=True)
 @click.option("--engine", type=click.Choice(["openvino", "torch"]), default="openvino")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
 @click.option("--threads", type=int, default=cores(), show_default=True)
-@click.option("--side", default=64, show_default=True, help="Cells a side timed as patches.")
+@click.option(
+    "--side",
+    default=64,
+    show_default=True,
+    help="Side of the square that is timed as patches, cells.",
+)
 @click.option("--batch", default=64, show_default=True, help="Patches at a time.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for shared.json and .png.")
 def main(
@@ -198,7 +206,7 @@ def main(
     batch: int,
     out: Path | None,
 ) -> None:
-    """Print a table in Markdown."""
+    """Compare at each stride; print a table as Markdown."""
     loaded = load(model)
     backend = Backend(engine, device, precision, threads)
     with slide_or_texture(slide_path, size, loaded.card.mpp) as path, Slide.open(path) as slide:

@@ -1,10 +1,10 @@
-"""How long patches take from a cold start to the first batch: with no cache, and with one.
+"""Time from the start to the first batch of patches, without and with a packed cache.
 
     python -m benchmarks.speed.starting [--data DIR] [--patches 220025]
 
 Without --data a folder in Kaggle's layout is written first, with as many patches of noise as
-PatchCamelyon has: twice 6 GB of disk. As root the page cache is dropped before each start, else the
-figures are those of files that are in memory already. It needs the extra `train`.
+PatchCamelyon has; this takes 12 GB of disk. For root the page cache is dropped before each start;
+otherwise files may be in memory already. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from slidescan.patches.labelled import load_data
 
 
 def write_kaggle(folder: Path, count: int) -> Path:
-    """`count` patches of noise, each in a TIFF named by the SHA-1 of its pixels."""
+    """Write `count` patches of noise, each as a TIFF named by the SHA-1 of its pixels."""
     (folder / "train").mkdir(parents=True)
     rng = np.random.default_rng(0)
     with (folder / "train_labels.csv").open("w", newline="") as file:
@@ -43,7 +43,7 @@ def write_kaggle(folder: Path, count: int) -> Path:
 
 
 def start(data: Path, cache: Path) -> tuple[float, int, bool]:
-    """Seconds to the first 64 patches, how many there are, and whether the start was cold."""
+    """Load the data; seconds to the first 64 patches, how many there are, if the start was cold."""
     os.sync()
     drop = Path("/proc/sys/vm/drop_caches")
     cold = os.access(drop, os.W_OK)
@@ -56,9 +56,13 @@ def start(data: Path, cache: Path) -> tuple[float, int, bool]:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Patches; without it, noise.")
-@click.option("--patches", "count", default=220_025, show_default=True, help="Of noise.")
-@click.option("--scratch", type=click.Path(path_type=Path), help="Folder with room for both.")
+@click.option("--data", type=click.Path(path_type=Path), help="Patches. [default: noise]")
+@click.option(
+    "--patches", "count", default=220_025, show_default=True, help="Number of patches of noise."
+)
+@click.option(
+    "--scratch", type=click.Path(path_type=Path), help="Folder for the patches and the cache."
+)
 def main(data: Path | None, count: int, scratch: Path | None) -> None:
     """Print one line of JSON with both starts and their ratio."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:

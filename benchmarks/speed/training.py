@@ -1,9 +1,9 @@
-"""How fast a training step is, and how long it waits for patches: with augmentation and without.
+"""Speed of training steps and the share of time waiting for patches, with and without augmentation.
 
     python -m benchmarks.speed.training [--data DIR] [--config configs/quick.yaml] [--device cuda]
 
-Without --data the patches are generated noise: what is in them makes no difference to the time.
-Each side takes steps for --seconds after a few that are not counted. It needs the extra `train`.
+Without --data the patches are noise; their content does not change the time. Each side takes steps
+for --seconds after a few that are not counted. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from slidescan.patches.labelled import load_data
 from slidescan.patches.labelled.patches import Patches
 
 UNCOUNTED = 5
-"""Steps at first, in which buffers are allocated and kernels chosen."""
+"""Steps before the clock starts, in which buffers are allocated and kernels chosen."""
 
 
 def measure(config: TrainConfig, patches: Patches, device: str, seconds: float) -> dict[str, float]:
-    """Images a second and the share of the time in which the next batch was not ready."""
+    """Measure images a second, and the share of time in which the next batch was not ready."""
     fabric = make_fabric(config, device)
     learner = Learner(config, fabric)
     learner.network.train()
@@ -52,12 +52,14 @@ def measure(config: TrainConfig, patches: Patches, device: str, seconds: float) 
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Patches; without it, noise.")
+@click.option("--data", type=click.Path(path_type=Path), help="Patches. [default: noise]")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings. [default: pcam.yaml's]")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--seconds", default=30.0, show_default=True, help="For each side.")
-@click.option("--patches", "count", default=8192, show_default=True, help="Of noise.")
+@click.option("--seconds", default=30.0, show_default=True, help="Duration of each side.")
+@click.option(
+    "--patches", "count", default=8192, show_default=True, help="Number of patches of noise."
+)
 def main(
     data: Path | None,
     config: Path | None,

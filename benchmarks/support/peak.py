@@ -1,4 +1,4 @@
-"""What a network takes for a pixel, counted, and what a device can give, measured."""
+"""Operations and bytes that a network takes for a pixel, and the peaks of a device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from slidescan.engines.torch_engine import TYPES, Scores
 from slidescan.networks.network import Network
 
 LEAST_S = 0.5
-"""How long something is repeated for its time."""
+"""Least duration of a measurement."""
 COUNTED = (16, 32, 48)
-"""Outputs a side at which arithmetic is counted."""
+"""Outputs a side of the inputs on which operations are counted."""
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of one call among many that follow each other at once."""
-    for _ in range(3):  # kernels are built, graphs captured
+    """Measure the seconds of one call, among many in a row."""
+    for _ in range(3):  # builds kernels, captures graphs
         work()
     count, taken = 1, 0.0
     while taken < LEAST_S:
@@ -60,11 +60,11 @@ class Traffic(TorchDispatchMode):
 
 
 def counted(network: Network, precision: Precision) -> tuple[float, float]:
-    """Floating-point operations (a multiplication and an addition are two) and bytes that a pixel
-    of the scan plane takes, halo excluded.
+    """Count floating-point operations and bytes for a pixel of the scan plane, halo excluded.
 
-    Both are quadratic in the outputs along a side: c is for the weights, b n for the halo and
-    a n^2 for what tiles of any size have, so a comes from three sizes.
+    A multiplication and an addition are two operations. Both counts are quadratic in the number n
+    of outputs along a side: a n^2 for the pixels, b n for the halo and c for the weights. Three
+    sizes of the input give a.
     """
     scores = Scores(copy.deepcopy(network).eval(), TYPES[precision]).to("meta")
     found = []
@@ -81,8 +81,10 @@ def counted(network: Network, precision: Precision) -> tuple[float, float]:
 
 
 def peaks(device: str, precision: Precision, side: int, size: int) -> tuple[float, float]:
-    """Operations a second of a product of matrices of `side`, and bytes a second, read and written,
-    of a copy of `size` bytes."""
+    """Measure operations a second of a matrix product, and bytes a second of a copy.
+
+    The matrices have `side` rows and columns; a copy of `size` bytes reads and writes each.
+    """
     a, b = (torch.randn((side, side), device=device).to(TYPES[precision]) for _ in range(2))
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

@@ -1,8 +1,8 @@
-"""Pyramids of any size in a small file: tiled BigTIFF whose tiles of one content are one tile.
+"""Pyramidal slides of any size in a small file: a tiled BigTIFF that stores equal tiles once.
 
-Tissue and glass as a scanner would save them (JPEG tiles of 512 px at 0.243 um/px, a level for
-every power of 2). Where tissue lies is drawn on a grid; a finer level repeats a few tiles of
-texture, so a slide of 100,000 px a side takes megabytes. Reading decodes every tile all the same.
+Tissue and glass are JPEG tiles of 512 px at 0.243 um/px, as from a scanner, with a level for every
+power of 2. A grid says where tissue lies. The levels repeat a few tiles of texture, so a slide of
+100,000 px a side takes megabytes; reading it still decodes every tile.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from PIL import Image
 from benchmarks.speed.shared import texture
 
 MPP = 0.243
-"""Of PatchCamelyon's slides at 40x."""
+"""um/px of PatchCamelyon's slides at 40x."""
 TILE = 512
 QUALITY = 85
 TEXTURES = 8
-"""Different tiles of tissue."""
+"""The number of different tissue tiles."""
 GLASS = 243
 
 Mask = NDArray[np.bool_]
@@ -47,7 +47,7 @@ def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def write_pyramid(path: Path, tissue: Mask, cell_px: int) -> None:
-    """A slide of `tissue.shape` times `cell_px` pixels; a cell is tissue throughout or glass.
+    """Write a slide of `tissue.shape` times `cell_px` pixels; a cell is all tissue or all glass.
 
     `cell_px` is a multiple of TILE at level 0.
     """
@@ -68,7 +68,7 @@ def write_pyramid(path: Path, tissue: Mask, cell_px: int) -> None:
 
 
 class _Contents:
-    """Tiles in the file, each kept once."""
+    """The tiles in the file, equal ones stored once."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.known = file, dict[bytes, tuple[int, int]]()
@@ -90,7 +90,7 @@ class _Contents:
 
 
 def _level(contents: _Contents, tissue: Mask, cell: float) -> Level:
-    """`cell` is the side of a cell of `tissue` in pixels of this level."""
+    """Write a level; `cell` is the side of a cell of `tissue` in its pixels."""
     height, width = (round(n * cell) for n in tissue.shape)
     down, across = -(-height // TILE), -(-width // TILE)
     tiles = []
@@ -112,7 +112,7 @@ def _level(contents: _Contents, tissue: Mask, cell: float) -> Level:
 
 
 def _cells(tile: int, cell: float, count: int) -> NDArray[np.intp]:
-    """In which cell, along one axis, each pixel of a tile lies; those beyond the last in that."""
+    """The cell of each pixel of a tile, along one axis; pixels beyond belong to the last cell."""
     pixels = np.arange(tile * TILE, (tile + 1) * TILE)
     return np.minimum((pixels / cell).astype(np.intp), count - 1)
 
@@ -122,7 +122,7 @@ _SHORT, _LONG, _RATIONAL, _LONG8 = (3, "H"), (4, "I"), (5, "II"), (16, "Q")
 
 
 def _directories(file: BinaryIO, levels: list[Level]) -> int:
-    """Write them and return where the first lies."""
+    """Write the directories and return the offset of the first."""
     first = file.seek(0, io.SEEK_END)
     for number, level in enumerate(levels):
         start = file.seek(0, io.SEEK_END)

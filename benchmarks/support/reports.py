@@ -1,4 +1,4 @@
-"""What every benchmark tells of itself, how its tables look and where its figures are kept."""
+"""Machine and date of a benchmark, its tables, and its figures as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slidescan.tools.hardware import cores
 
 
 def about() -> dict[str, str]:
-    """Where and when."""
+    """The machine and the date."""
     return {
         "machine": f"{platform.machine()}, {cores()} cores",
         "date": date.today().isoformat(),
@@ -30,7 +30,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def keep(path: Path, result: Mapping[str, Any]) -> None:
-    """Write JSON, making its folder; figures that do not exist are null, as JSON knows no NaN."""
+    """Write JSON and create its folder. NaN and infinity become null, as JSON has neither."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
@@ -38,7 +38,7 @@ def keep(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def tell(result: Mapping[str, Any], out: Path | None = None) -> None:
-    """Print JSON, and keep it where a file is named."""
+    """Print JSON, and write it to `out` if that is given."""
     if out:
         keep(out, result)
     click.echo(json.dumps(_plain(result), indent=2))

@@ -1,4 +1,4 @@
-"""What studies of trainings share: training rows resumably, judging them, tables and pictures."""
+"""Studies of trainings: train the rows (resumable), evaluate them, draw tables and pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PLACES = [list(names(OperatingPoints())).index(key) for key in METRICS]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What all trainings of a study have in common."""
+    """The settings of all trainings of a study."""
 
     data: Path
     cache: Path | None
@@ -67,9 +67,9 @@ class Recipe:
     def train(
         self, name: str, ids: Path | None, changes: Sequence[str], teacher: str | None = None
     ) -> tuple[Path, float]:
-        """The weights of the last epoch, and the minutes that their training took.
+        """Train, or resume; the weights of the last epoch and the minutes of the training.
 
-        What is there already is gone on with; raises `ConfigError` where it is something else.
+        Raises `ConfigError` if the folder holds another run.
         """
         runs = self.out / "runs"
         with writing(runs):
@@ -81,7 +81,7 @@ class Recipe:
             device=self.device, threads=self.threads,
         )  # fmt: skip
         command = self._command(out, ids, changes, teacher)
-        # A run tells its epochs on stdout, which is for the study's table.
+        # A run prints its epochs to stdout, which is for the study's table.
         with redirect_stdout(sys.stderr), _told(command):
             history = run(self.settings(*changes), request, warn)
         return out / LAST, sum(epoch.seconds for epoch in history) / 60
@@ -95,14 +95,14 @@ class Recipe:
         return ["train", *(word for pair in given for word in pair), "--out", str(out)]
 
     def predict(self, weights: str | Path, patches: Patches, d4: bool = False) -> Scores:
-        """P(tumour), (N,), as `slidescan predict --engine torch` has it."""
+        """Score patches as `slidescan predict --engine torch` does: P(tumour), (N,)."""
         ensemble = Ensemble.load([str(weights)], "d4" if d4 else None)
         threads = self.threads or cores()
         engine = ensemble.engine(Backend("torch", where(self.device).type, "fp32", threads))
         return in_batches(lambda pixels: engine(pixels)[:, 0, 0], patches)
 
     def record(self) -> dict[str, Any]:
-        """What a result says of how and where it came about."""
+        """Settings, versions, machine and date, for the result."""
         return {
             "config": self.config.stem if self.config else "pcam",
             "changes": list(self.changes),
@@ -114,7 +114,7 @@ class Recipe:
 
 @contextmanager
 def _told(arguments: Sequence[str]) -> Iterator[None]:
-    """A run writes `sys.argv` on its models' cards: here the command that makes them again."""
+    """Set `sys.argv`, which a run writes into its cards, to the command that repeats the run."""
     before, sys.argv = sys.argv, ["slidescan", *arguments]
     try:
         yield
@@ -123,7 +123,7 @@ def _told(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def where(device: str) -> torch.device:
-    """As training understands auto."""
+    """The device; auto as in training."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
@@ -137,17 +137,19 @@ def in_batches(
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """Those of every study."""
+    """Options of every study."""
     path = click.Path(path_type=Path)
     for option in (
         click.option("--threads", type=click.IntRange(1), help="[default: all]"),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
         click.option("--out", type=path, required=True, help="Folder of the study."),
-        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="In every row."),
+        click.option(
+            "--set", "changes", multiple=True, metavar="KEY=VALUE", help="A setting for every row."
+        ),
         click.option("--config", type=path, help="The recipe. [default: pcam.yaml's]"),
         click.option("--cache", type=path, help="Folder for packed patches. [default: in DATA]"),
-        click.option("--ids", type=path, help="Only these patches."),
-        click.option("--data", type=path, required=True, help="As for slidescan train."),
+        click.option("--ids", type=path, help="File with the ids to use."),
+        click.option("--data", type=path, required=True, help="Patches, as for slidescan train."),
     ):
         command = option(command)
     return command
@@ -155,7 +157,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def one_line(out: Path) -> Iterator[None]:
-    """Make the folder `out`; errors in one line, and what an interrupted study leaves."""
+    """Create the folder `out`; print errors, and an interruption, as one line."""
     try:
         check_folder(out)
         with writing(out):
@@ -167,20 +169,20 @@ def one_line(out: Path) -> Iterator[None]:
         raise click.ClickException("interrupted; the same command goes on") from error
 
 
-# --- judging --------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the networks of a row are worth, by the keys of `METRICS`."""
+    """Metrics of a row's networks, by the keys of `METRICS`."""
 
     text: str
     seeds: Mapping[str, list[float]]
-    """Of each seed."""
+    """The value of each seed."""
     mean: Mapping[str, Interval]
-    """Over the seeds."""
+    """The mean over the seeds."""
     difference: Mapping[str, Interval] | None
-    """To what it is compared with, if anything."""
+    """The difference from the row that it is compared with, if any."""
 
 
 def _means(labels: NDArray[np.int64], scores: Scores) -> Callable[[Counts], Floats]:
@@ -191,7 +193,7 @@ def _means(labels: NDArray[np.int64], scores: Scores) -> Callable[[Counts], Floa
 def judge(
     text: str, labels: NDArray[np.int64], scores: Scores, base: Scores | None = None
 ) -> Judged:
-    """Metrics of each seed and their mean, and how far that is from the mean of `base`.
+    """Compute the metrics of each seed, their mean, and its difference from the mean of `base`.
 
     Both intervals resample the patches, the same ones on both sides of the difference.
     """
@@ -214,14 +216,14 @@ def number(value: float, sign: str = "") -> str:
 
 
 def spread(found: Judged, metric: str = "roc_auc") -> str:
-    """The mean over the seeds, and the lowest and highest where there are several."""
+    """Format the mean over the seeds and, for several, the lowest and the highest."""
     values = found.seeds[metric]
     ends = f" ({number(min(values))} to {number(max(values))})" if len(values) > 1 else ""
     return number(found.mean[metric].value) + ends
 
 
 def against(found: Judged, metric: str = "roc_auc") -> str:
-    """The difference and its interval."""
+    """Format the difference and its interval."""
     if not found.difference:
         return ""
     d = found.difference[metric]
@@ -229,7 +231,7 @@ def against(found: Judged, metric: str = "roc_auc") -> str:
 
 
 def draw(path: Path, title: str, than: str, rows: Sequence[Judged]) -> None:
-    """Write a PNG: the AUC of each row and seed, and its difference to `than`, with intervals."""
+    """Write a PNG: the AUC of each row and seed, and its difference from `than`, with intervals."""
     drawn, (left, right) = style.figure(1, 2, title)
     drawn.set_size_inches(10.4, 1.5 + 0.34 * len(rows))
     style.name(left, "AUC; small: each seed", "AUC, 95 % interval", "")
@@ -251,14 +253,14 @@ def draw(path: Path, title: str, than: str, rows: Sequence[Judged]) -> None:
 def _dot(panel: Any, found: Interval, place: int, colour: str) -> None:
     if math.isnan(found.value):
         return
-    # A percentile interval need not hold its value.
+    # A percentile interval need not contain the value.
     ends = [max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]
     bars = None if math.isnan(found.low) else ends
     panel.errorbar([found.value], [place], xerr=bars, fmt="o", color=colour, capsize=3)
 
 
 def finish(out: Path, name: str, text: str, result: Mapping[str, Any]) -> None:
-    """Write both, and print the text."""
+    """Write text and result, and print the text."""
     with replacing(out / f"{name}.md") as beside:
         beside.write_text(f"{text}\n")
     keep(out / f"{name}.json", result)
