@@ -17,6 +17,9 @@ PAGES = sorted(
     page.relative_to(ROOT).as_posix() for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 )
 
+NOW = [page for page in PAGES if page != "CHANGELOG.md"]
+"""The changelog also names what there was."""
+
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(r"`((?:configs|docs|benchmarks|slidescan|train|tests)/[\w./-]+)`")
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", flags=re.M | re.S)
@@ -93,7 +96,7 @@ def test_every_path_exists(page: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", NOW)
 def test_commands_and_options_exist(page: str) -> None:
     for line in shown_in_blocks(page):
         check(line, whole=True)
