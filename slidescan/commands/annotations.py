@@ -27,6 +27,9 @@ class Frame(NamedTuple):
     mpp: tuple[float, float]
 
 
+MOST_CELLS = 2**20
+"""Of a side of a mask: a slide of 100 mm at 0.1 um/px."""
+
 _UM = Real(0.01, 1e5)
 _file = click.argument("path", metavar="FILE", type=PATH)
 _slide = click.option("--slide", "slide_path", type=PATH, help="The slide they were drawn on.")
@@ -210,6 +213,7 @@ def _write(found: Annotations, frame: Frame, mpp: float, out: Path) -> None:
     """Write the mask and print a line about it."""
     from slidescan.annotations.masks import TILE, write_mask
     from slidescan.annotations.rasters import raster_blocks
+    from slidescan.errors import ConfigError
 
     _warn(found)
     if found.not_used:
@@ -223,6 +227,10 @@ def _write(found: Annotations, frame: Frame, mpp: float, out: Path) -> None:
         max(1, math.ceil(extent / step - 1e-6))
         for extent, step in zip(frame.size_l0, pitch, strict=True)
     )
+    if max(columns, rows) > MOST_CELLS:
+        raise ConfigError(
+            f"--mpp {mpp:g}: a mask of {columns} x {rows} cells is too large; pass a larger --mpp"
+        )
     lesions = found.tumour()
 
     def blocks() -> Iterator[NDArray[np.bool_]]:

@@ -1,4 +1,4 @@
-"""`slidescan calibrate`: a model whose probabilities come true."""
+"""`slidescan calibrate`: fit a model's probabilities to observed frequencies."""
 
 from __future__ import annotations
 
@@ -23,23 +23,28 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from slidescan.evaluation.calibration_fit import Outcome
+    from slidescan.evaluation.calibration_fit import Outcome, Quality
     from slidescan.models.model import Card
     from slidescan.networks.network import Network
     from slidescan.patches.labelled import Data, Patches
-
-BATCH = 64
 
 
 @click.command()
 @model_option
 @data_options
-@click.option("--isotonic", is_flag=True, help="A rising line through many points, from more data.")
 @click.option(
-    "--out", type=PATH, required=True, help="The calibrated model, FILE.safetensors and FILE.json."
+    "--isotonic",
+    is_flag=True,
+    help="Fit an isotonic regression (a monotone curve), which needs thousands of patches.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=THREADS, help="Processors to use. [default: all]")
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    help="The calibrated model, FILE.safetensors; its card is FILE.json.",
+)
 def command(
     model: str,
     out: Path,
@@ -51,18 +56,32 @@ def command(
 ) -> None:
     """Fit a temperature to the validation patches of DATA and store it with the model.
 
-    Maps and predictions of the model in OUT are then calibrated; the order of its probabilities,
-    and so the AUC, stays. The model that is read does not change. A calibration it has already is
-    replaced. Reported are the negative log-likelihood and the expected calibration error (ECE)
-    before and after: on the same patches, and with each patch calibrated by a fit to the others.
+    Maps and predictions of the model in OUT are calibrated. The order of its probabilities, and so
+    the ROC AUC, does not change. The model that is read is not changed; its own calibration, if it
+    has one, is replaced in OUT.
+
+    Prints the negative log-likelihood (NLL) and the expected calibration error (ECE): before, after
+    on the patches of the fit, and cross-fitted, where each patch is calibrated by a fit to others.
+
+    \b
+    Examples:
+      slidescan calibrate --data pcam --out calibrated.safetensors
+      slidescan calibrate --data pcam --model model.safetensors --out calibrated.safetensors
     """
+    from slidescan.commands.checks import check_models, similar
+    from slidescan.errors import DataError
+
+    _check_out(out, model)
+    check_models([model])
+    if not request["data"].exists():
+        raise DataError(f"--data {request['data']}: no such folder; {similar(request['data'])}")
+
     from slidescan.engines.backend import choose
     from slidescan.models.model import load
     from slidescan.tools.hardware import cores
 
     device = choose("torch", device, "fp32", threads or cores()).device
     loaded = load(model)
-    _check_out(out, model)
     with training_libraries(), evaluation_libraries():
         from tqdm import tqdm
 
@@ -85,36 +104,37 @@ def command(
 
 
 def _check_out(out: Path, source: str) -> None:
-    """Refuse what would change the model that is read, or one of the package."""
+    """Refuse a name that would overwrite the model that is read, or a shipped one."""
     from slidescan.errors import ConfigError
-    from slidescan.models.model import DEFAULT, shipped
+    from slidescan.models.card import DEFAULT, shipped
     from slidescan.tools.atomic_files import check_folder
 
     if out.suffix != ".safetensors":
-        raise ConfigError(f"--out {out}: not a model's name; end it in .safetensors")
+        raise ConfigError(f"--out {out}: a model's name ends in .safetensors")
     check_folder(out)
     if out.resolve() == Path(source).with_suffix(".safetensors").resolve():
-        raise ConfigError(f"--out {out}: is the model itself, which stays as it is; name another")
+        raise ConfigError(f"--out {out}: is the model that is read; name another file")
     if out.resolve().parent == shipped(DEFAULT).resolve().parent:
         raise ConfigError(f"--out {out}: is among the shipped models; name another folder")
 
 
 def _warn_of_split(card: Card, data: Data) -> None:
-    """Training patches look better than they are, and so would a calibration on them."""
+    """Warn where the model may have been trained on the patches of the fit."""
     if not card.split.startswith(data.split):
         warn(
-            f"{card.name} was validated by another split ({card.split}); these validation patches "
-            "may be among those it was trained on, and the calibration too bold"
+            f"{card.name} was validated on another split ({card.split}); it may have been trained "
+            "on these validation patches, and would then be calibrated overconfidently"
         )
 
 
 def _logits(
     network: Network, patches: Patches, device: str, threads: int | None
 ) -> NDArray[np.float64]:
-    """Log-odds of tumour (N,), as the reference engine has them."""
+    """Return log-odds of tumour (N,), computed as by the reference engine."""
     import numpy as np
     import torch
 
+    from slidescan.protocols import BATCH
     from slidescan.tools.hardware import cores, keep_freed_memory
 
     keep_freed_memory()
@@ -122,7 +142,7 @@ def _logits(
     moved, found = copy.deepcopy(network).to(device), []
     with (
         torch.inference_mode(),
-        # As TorchEngine: cuDNN would take TF32 for fp32.
+        # As TorchEngine: cuDNN would compute fp32 in TF32.
         torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         bar("scoring", len(patches), "patch") as done,
     ):
@@ -136,7 +156,7 @@ def _logits(
 
 
 def _units(patches: Patches, groups: Path | None) -> list[str]:
-    """What stays in one fold: a slide where it is known, else a patch."""
+    """Return the slide of each patch where it is known, else the patch: what stays in one fold."""
     if groups is None:
         return list(patches.ids)
     from slidescan.patches.labelled.splits import read_groups
@@ -163,20 +183,26 @@ def _save(out: Path, network: Network, card: Card, data: Data, outcome: Outcome)
 
 
 def _report(out: Path, outcome: Outcome, patches: int) -> None:
+    """Print the fit, its quality, and what looks wrong with it."""
+    from slidescan.tools.text_tables import aligned
+
     by = outcome.by
     knots = f", {len(by.isotonic)} knots" if by.isotonic else ""
     click.echo(f"{out}: temperature {by.temperature:.4f}{knots}, fitted to {patches} patches")
-    click.echo("                NLL     ECE")
-    rows = [("before", outcome.before), ("after", outcome.after)]
+    rows = [("", "NLL", "ECE"), _row("before", outcome.before), _row("after", outcome.after)]
     if outcome.cross_fitted:
-        rows.append(("cross-fitted", outcome.cross_fitted))
-    for name, quality in rows:
-        click.echo(f"  {name:<12}  {quality.nll:.4f}  {quality.ece:.4f}")
+        rows.append(_row("cross-fitted", outcome.cross_fitted))
+    for line in aligned(rows):
+        click.echo(f"  {line}")
     crossed = "; cross-fitted is not" if outcome.cross_fitted else ""
-    click.echo(f"after is of the patches that were fitted, so optimistic{crossed}")
+    click.echo(f'"after" is on the patches of the fit, so it is optimistic{crossed}.')
     if outcome.after.nll > outcome.before.nll:
-        warn("the fit makes its own patches worse: fit to more of them, or leave --isotonic out")
+        warn("the fit has a higher NLL on its own patches: use more patches, or omit --isotonic")
     if not outcome.cross_fitted:
-        warn("a part of these patches allows no fit, so there are no cross-fitted figures")
+        warn("one fold allows no fit, so there are no cross-fitted figures: use more patches")
     elif outcome.cross_fitted.nll >= outcome.before.nll:
-        warn("fitted to others, patches are no better off than before: the model needs no such fit")
+        warn("cross-fitted, the NLL is not lower than before: the model needs no such calibration")
+
+
+def _row(name: str, quality: Quality) -> tuple[str, str, str]:
+    return name, f"{quality.nll:.4f}", f"{quality.ece:.4f}"

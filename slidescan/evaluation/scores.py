@@ -59,7 +59,7 @@ def read_scores(
     Raises:
         DataError: a table is not as described, an id is in it twice, or ids do not match.
     """
-    known = _read(labels, "label", _label, "not 0 or 1")
+    known = _read_labels(labels, predictions)
     tables = [
         _read(path, "label", _probability, "not a probability from 0 to 1") for path in predictions
     ]
@@ -90,6 +90,29 @@ def short_names(paths: Sequence[Path]) -> list[str]:
         raise DataError(f"{twice[0]}: given twice; name each table of predictions once")
     files = [path.name for path in paths]
     return files if len(set(files)) == len(files) else list(map(str, paths))
+
+
+def _read_labels(path: Path, predictions: Sequence[Path]) -> dict[str, int]:
+    """Read the labels; where they look like predictions, the message names the order."""
+    try:
+        return _read(path, "label", _label, "not 0 or 1")
+    except DataError as error:
+        others = [other for other in predictions if _fits(other, _label)]
+        if not others or not _fits(path, _probability):
+            raise
+        raise DataError(
+            f"{path} holds probabilities and {others[0]} holds 0 and 1: the labels are the last "
+            "argument, after the predictions"
+        ) from error
+
+
+def _fits(path: Path, convert: Callable[[str], float]) -> bool:
+    """Return whether a table could be read with these values."""
+    try:
+        _read(path, "label", convert, "")
+    except DataError:
+        return False
+    return True
 
 
 def _slides(path: Path, ids: Sequence[str]) -> tuple[str, ...]:

@@ -528,6 +528,14 @@ def test_rasterise_refuses_an_out_it_cannot_write(drawn: Path, name: str, words:
     assert [each.name for each in drawn.parent.iterdir()] == ["drawn.xml"]
 
 
+def test_rasterise_refuses_a_mask_beyond_all_slides(drawn: Path) -> None:
+    size = ("--size", 10_000_000, 130, "--slide-mpp", 100, "--mpp", 0.01)
+    result = run("rasterise", drawn, *size, "--out", drawn.with_name("m.tif"))
+    assert result.exit_code == 1
+    assert "too large; pass a larger --mpp" in result.stderr
+    assert not drawn.with_name("m.tif").exists()
+
+
 def test_rasterise_of_another_slides_annotations_writes_nothing(drawn: Path) -> None:
     size = ("--size", 200, 200, "--slide-mpp", 0.25)
     result = run("rasterise", drawn, *size, "--out", drawn.with_name("m.png"))

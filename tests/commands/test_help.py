@@ -22,7 +22,6 @@ HEADING = "Examples:"
 
 WITHOUT_EXAMPLES = {
     "augment",
-    "calibrate",
     "data",
     "doctor",
     "lr-find",

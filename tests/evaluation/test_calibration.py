@@ -348,9 +348,9 @@ def test_a_calibration_is_replaced_and_not_heaped(model: Path, data: Path, tmp_p
 @pytest.mark.parametrize(
     ("out", "part"),
     [
-        ("model.json", "end it in .safetensors"),
+        ("model.json", "a model's name ends in .safetensors"),
         ("none/model.safetensors", "there is no folder"),
-        ("SELF", "is the model itself"),
+        ("SELF", "is the model that is read"),
         ("SHIPPED", "shipped models"),
     ],
 )
@@ -364,6 +364,16 @@ def test_an_out_that_cannot_be_is_refused_first(
     assert result.exit_code == 1
     assert part in result.output
     assert result.output.count("\n") == 1
+
+
+def test_a_mistyped_model_or_folder_is_refused_first(data: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "m.safetensors")
+    result = run("--data", data, "--model", "bset", *out)
+    assert result.exit_code == 1
+    assert "did you mean best?" in result.output
+    result = run("--data", data.with_name("pcan"), *out)
+    assert result.exit_code == 1
+    assert f"pcan: no such folder; did you mean {data}?" in result.output
 
 
 # --- maps -----------------------------------------------------------------------------------

@@ -156,6 +156,13 @@ def test_tables_of_different_patches_are_refused(
     commands.refused(run(*tables, *images), "--images", "one table")
 
 
+def test_labels_that_do_not_come_last_get_a_hint(tables: tuple[Path, Path, Path]) -> None:
+    a, b, labels = tables
+    for given in ((labels, a), (labels, a, b), (a, labels, b)):
+        words = (f"{given[-1]} holds probabilities", f"{labels} holds 0 and 1", "last argument")
+        commands.refused(run(*given), *words)
+
+
 def test_pictures_of_an_earlier_evaluation_are_removed(
     tables: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
