@@ -13,7 +13,10 @@ PATCH_PX = 96
 """Side of a PatchCamelyon patch (Veeling et al. 2018)."""
 
 LABEL_PX = 32
-"""Side of the central square that a patch's label speaks of."""
+"""Side of the central square that a patch's label describes."""
+
+SMALLEST_STRIDE_PX = 2
+"""The smallest stride of a heatmap. Patches are centred on their cells, so strides are even."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.support.reports import about, keep, markdown
-from slidescan.engines import openvino
-from slidescan.engines.openvino.engine import OpenVINOEngine
+from slidescan.engines.backend import Backend
+from slidescan.engines.build import make_engine
+from slidescan.engines.openvino import compiling
 from slidescan.models import model
 from slidescan.networks.cells import Cell, Crop
 from slidescan.networks.fast_rewrites import (
@@ -37,6 +38,7 @@ from slidescan.networks.fast_rewrites import (
 )
 from slidescan.networks.genotype import FIRST_STEP
 from slidescan.networks.network import Network
+from slidescan.protocols import Engine
 from slidescan.scanning import pipeline
 from slidescan.tools.hardware import cores
 
@@ -165,13 +167,13 @@ VARIANTS: dict[str, tuple[Rewrite, ...]] = {
 }
 
 
-def built(network: Network, rewrites: tuple[Rewrite, ...], precision: str) -> OpenVINOEngine:
+def built(network: Network, rewrites: tuple[Rewrite, ...], precision: str) -> Engine:
     """Build an engine of the network with exactly these rewrites."""
     changed = copy.deepcopy(network)
     for rewrite in rewrites:
         rewrite(changed)
-    with patch.object(openvino, "rewritten", nn.Module.eval):
-        return OpenVINOEngine(changed, precision, cores())
+    with patch.object(compiling, "rewritten", nn.Module.eval):
+        return make_engine(changed, Backend("openvino", "cpu", precision, cores()))
 
 
 def measured(network: Network, precision: str, seconds: float) -> dict[str, Any]:

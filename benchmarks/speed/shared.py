@@ -28,10 +28,9 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from benchmarks.support.reports import about, keep, markdown
-from slidescan import engines
-from slidescan.engines import dense
-from slidescan.engines.backend import Backend
+from slidescan.engines.backend import Backend, Name, Precision
 from slidescan.engines.build import make_engine
+from slidescan.engines.ensemble import Ensemble
 from slidescan.geometry import Box, Grid
 from slidescan.models.model import Model, load
 from slidescan.pictures import style
@@ -112,7 +111,7 @@ def compare(
 ) -> Compared:
     """Scan the plane, and score a square of `side` cells again as patches."""
     grid = Grid(plane.shape_px, stride, loaded.card.field_px)
-    engine = dense.make_engine(loaded.network, backend, stride)
+    engine = Ensemble((loaded,)).engine(backend, stride)
     whole_s, sink = shared(plane, grid, engine, backend.threads)
     part = Box(0, 0, side, side).shift(8, 8).clip(grid.cells)
     part_s, values = patchwise(plane, grid, make_engine(loaded.network, backend), part, batch)
@@ -198,9 +197,9 @@ def main(
     slide_path: Path | None,
     model: str,
     taken: tuple[int, ...],
-    engine: engines.Name,
+    engine: Name,
     device: str,
-    precision: engines.Precision,
+    precision: Precision,
     threads: int,
     side: int,
     batch: int,

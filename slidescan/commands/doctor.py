@@ -28,7 +28,7 @@ def command(models: tuple[str, ...], **options: Any) -> None:
     from slidescan.scanning import selftest
     from slidescan.tools.hardware import cores
 
-    ensemble = Ensemble.load(models)
+    ensemble = Ensemble.load(models, cache=options["cache"])
     choose_stride(ensemble, "dense", None)
     backend = choose(
         options["engine"],

@@ -31,8 +31,17 @@ class Real(click.FloatRange):
 
 
 def engine_options(command: F) -> F:
-    """--engine, --device, --threads."""
+    """--engine, --device, --threads, --no-cache."""
     for option in (
+        click.option(
+            "--no-cache",
+            "cache",
+            is_flag=True,
+            flag_value=False,
+            default=True,
+            help="Do not keep compiled networks in the user's cache folder. Every run then "
+            "compiles them again.",
+        ),
         click.option(
             "--threads",
             type=THREADS,

@@ -40,6 +40,7 @@ def command(
     engine: Literal["openvino", "torch"] | None,
     device: str | None,
     threads: int | None,
+    cache: bool,
 ) -> None:
     """Compare random cells of MAP with the patch classifier.
 
@@ -65,7 +66,7 @@ def command(
     heatmap = open_map(map_path).heatmap
     settings = heatmap.settings
     with open_slide_of(heatmap, slide_path) as slide:
-        ensemble = Ensemble.load(models or shipped_models(settings), settings.get("tta"))
+        ensemble = Ensemble.load(models or shipped_models(settings), settings.get("tta"), cache)
         if not same_models(settings, ensemble.record()):
             raise MapError(
                 f"{map_path}: made with {described(settings)}, not with "

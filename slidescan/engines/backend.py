@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import cuda
-
 from slidescan.errors import ConfigError
+from slidescan.tools import hardware
 
 Name = Literal["openvino", "torch"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -56,7 +55,7 @@ def choose(engine: Name | None, device: str, precision: Wanted, threads: int) ->
     that is not there or a combination that does not exist.
     """
     if device == AUTO:
-        device = "cuda" if cuda.device_count() else "cpu"
+        device = "cuda" if hardware.cuda_devices() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ConfigError(f"--device {device}: not a device; use auto, cpu, cuda or e.g. cuda:1")
     chosen: Name = engine or ("openvino" if device == "cpu" and precision != "fp16" else "torch")
@@ -69,9 +68,11 @@ def choose(engine: Name | None, device: str, precision: Wanted, threads: int) ->
             f"--precision int8 runs by openvino on the cpu, not by torch on {device}; "
             "use --engine openvino --device cpu, or bf16 or fp32"
         )
-    there = cuda.device_count()
-    if device != "cpu" and int(device.partition(":")[2] or 0) >= there:
-        raise ConfigError(f"--device {device}: torch finds {there} CUDA devices; use --device cpu")
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= hardware.cuda_devices():
+        raise ConfigError(
+            f"--device {device}: torch finds {hardware.cuda_devices()} CUDA devices; "
+            "use --device cpu"
+        )
     return Backend(chosen, device, _settled(chosen, precision), threads)
 
 

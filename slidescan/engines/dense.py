@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from slidescan.engines import build
 from slidescan.engines.backend import Backend
-from slidescan.geometry import Field
-from slidescan.networks.network import Network
-from slidescan.networks.shift_and_stitch import SMALLEST, ShiftAndStitch
+from slidescan.engines.graph_cache import GraphCache
+from slidescan.geometry import SMALLEST_STRIDE_PX, Field
+from slidescan.models.model import Model
 from slidescan.protocols import Engine
 
 GLASS = 255
@@ -29,22 +29,18 @@ def dense(native: int, most: int) -> list[int]:
 
 
 def _halves(native: int) -> Iterator[int]:
-    while native % 2 == 0 and native // 2 >= SMALLEST:
+    while native % 2 == 0 and native // 2 >= SMALLEST_STRIDE_PX:
         native //= 2
         yield native
 
 
-def make_engine(network: Network, backend: Backend, stride_px: int | None = None) -> Engine:
-    """An engine that gives an output for every `stride_px`, by default for every one of its own."""
-    native = network.field.stride
-    if stride_px is None or stride_px == native:
-        return build.make_engine(network, backend)
+def make_engine(model: Model, stride_px: int, backend: Backend, graphs: GraphCache) -> Engine:
+    """An engine that gives an output for every `stride_px` pixels, one of `dense`."""
+    native = model.card.stride_px
+    engine = build.load_engine(model, min(native, stride_px), backend, graphs)
     if stride_px < native:
-        finer = ShiftAndStitch(network, stride_px)
-        engine = build.make_engine(finer, backend)
-        return Filled(engine, finer.field, finer.multiple)
-    engine = build.make_engine(network, backend)
-    return Thinned(engine, stride_px // native)
+        return Filled(engine, Field(0, model.card.field_px, stride_px), native // stride_px)
+    return engine if stride_px == native else Thinned(engine, stride_px // native)
 
 
 @dataclass(frozen=True, slots=True)

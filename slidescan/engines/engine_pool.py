@@ -9,10 +9,10 @@ from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import cuda
 
 from slidescan.engines.backend import Backend
 from slidescan.protocols import Engine, Selective
+from slidescan.tools import hardware
 
 LANES = 2
 """Engines on one GPU: while one computes a tile, the next one's pixels are on their way."""
@@ -88,4 +88,4 @@ def _shares(threads: int, count: int) -> list[int]:
 def _gpus(device: str) -> list[str]:
     if device != "cuda":
         return [device]
-    return [f"cuda:{i}" for i in range(cuda.device_count())]
+    return [f"cuda:{i}" for i in range(hardware.cuda_devices())]

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.engines import dense
+from slidescan.engines import build, dense
 from slidescan.engines.backend import Backend
+from slidescan.engines.graph_cache import GraphCache, user_folder
 from slidescan.errors import ModelError
 from slidescan.geometry import Field
 from slidescan.models import model
@@ -100,20 +101,22 @@ class Ensemble:
     models: tuple[Model, ...]
     """By their weights' SHA-256, so that the order they are named in does not matter."""
     tta: Tta | None = None
+    graphs: GraphCache = field(default_factory=lambda: GraphCache(None))
+    """Where OpenVINO's compiled graphs are kept."""
 
     @classmethod
-    def load(cls, sources: Sequence[str], tta: Tta | None = None) -> Ensemble:
+    def load(cls, sources: Sequence[str], tta: Tta | None = None, cache: bool = False) -> Ensemble:
         """Load shipped models by their names, or files.
 
-        Raises `ModelError` where one is missing, named twice, or differs from the others in
-        resolution or field of view.
+        With `cache` compiled graphs are kept in the user's cache folder. Raises `ModelError` where
+        a model is missing, named twice, or differs from the others in resolution or field of view.
         """
         loaded = [(source, model.load(source)) for source in sources]
         for place, named in enumerate(loaded):
             _check_fit(loaded[0], named)
             _check_new(loaded[:place], named)
         ordered = sorted((member for _, member in loaded), key=lambda m: _key(m.identity))
-        return cls(tuple(ordered), tta)
+        return cls(tuple(ordered), tta, GraphCache(user_folder() if cache else None))
 
     @property
     def mpp(self) -> float:
@@ -148,13 +151,22 @@ class Ensemble:
             found["model"] = {"name": self.name, "sha256": sha256, "members": members}
         return found | ({"tta": self.tta} if self.tta else {})
 
+    def check(self, backend: Backend, stride_px: int | None = None) -> None:
+        """Raise what `engine` would raise, without compiling anything."""
+        for member in self.models:
+            native = member.card.stride_px
+            build.check(member, min(native, stride_px or native), backend, self.graphs)
+
     def engine(self, backend: Backend, stride_px: int | None = None) -> Engine:
         """Build an engine for each model, and around them what averages.
 
         They give an output for every `stride_px` pixels, see `dense.dense`; by default for every
         stride of their own, which of patches is one.
         """
-        built = [dense.make_engine(member.network, backend, stride_px) for member in self.models]
+        built = [
+            dense.make_engine(member, stride_px or member.card.stride_px, backend, self.graphs)
+            for member in self.models
+        ]
         engine: Engine = built[0] if len(built) == 1 else Averaged(built)
         if self.tta is None:
             return engine

@@ -9,8 +9,7 @@ from slidescan.engines.backend import Backend
 from slidescan.engines.ensemble import Ensemble
 from slidescan.engines.patchwise import Patchwise
 from slidescan.errors import ConfigError
-from slidescan.geometry import Field
-from slidescan.networks.shift_and_stitch import SMALLEST
+from slidescan.geometry import SMALLEST_STRIDE_PX, Field
 from slidescan.protocols import Engine
 
 Mode = Literal["dense", "patch"]
@@ -64,14 +63,14 @@ def _check_dense(ensemble: Ensemble, stride: int) -> None:
         if stride not in dense.dense(native, ensemble.field_px):
             raise ConfigError(
                 f"--stride {stride}: dense scanning has {model.card.name}'s own stride, {native} "
-                f"px, its multiples to {ensemble.field_px} px and its halves to {SMALLEST} "
-                "px; use --mode patch for any other even number"
+                f"px, its multiples to {ensemble.field_px} px and its halves to "
+                f"{SMALLEST_STRIDE_PX} px; use --mode patch for any other even number"
             )
 
 
 def _check_valid(ensemble: Ensemble) -> None:
     for model in ensemble.models:
-        if not model.network.plan.valid:
+        if not model.card.plan.valid:
             raise ConfigError(
                 f"--model {model.card.name}: pads with zeros, so what it says of a patch depends "
                 "on where the patch's border lies, and a fully convolutional scan would not equal "

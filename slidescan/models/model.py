@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-
-import safetensors.torch
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING
 
 from slidescan.errors import ConfigError, ModelError
 from slidescan.models.card import (
@@ -22,9 +21,12 @@ from slidescan.models.card import (
     read_weights,
     shipped,
 )
-from slidescan.networks.network import Network
 from slidescan.tools.atomic_files import replacing
 from slidescan.tools.settings_diff import JSON
+
+# torch is imported where a network is needed: an engine of a cached graph does without.
+if TYPE_CHECKING:
+    from slidescan.networks.network import Network
 
 __all__ = ["DEFAULT", "Calibration", "Card", "Model", "load", "save", "shipped", "weights_sha256"]
 
@@ -34,12 +36,20 @@ OF_THE_NETWORK = frozenset(
 """Fields of the card that `save` fills in."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
-    """A network in evaluation mode and its card."""
+    """A card and its weights; the network is built when it is first asked for."""
 
-    network: Network
     card: Card
+    path: Path
+    """Of the weights."""
+    content: bytes = field(repr=False)
+    """The file of weights, which has the card's checksum."""
+
+    @cached_property
+    def network(self) -> Network:
+        """In evaluation mode. Raises `ModelError` where weights, plan and card contradict."""
+        return _network(self.card, self.path, self.content)
 
     @property
     def identity(self) -> dict[str, JSON]:
@@ -69,10 +79,18 @@ def load(source: str) -> Model:
     """Load a shipped model by its name, or `FILE.safetensors` with `FILE.json` beside it.
 
     Raises `ModelError` where either is missing or damaged, or the two do not belong together.
+    Whether the weights fit the plan is checked by `Model.network`.
     """
     card = read_card(source)
-    content = read_weights(source, card)
-    weights, path = locate(source)
+    return Model(card, locate(source)[0], read_weights(source, card))
+
+
+def _network(card: Card, weights: Path, content: bytes) -> Network:
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    from slidescan.networks.network import Network
+
     try:
         network = Network(card.plan, card.calibration)
         network.load_state_dict(safetensors.torch.load(content))
@@ -86,13 +104,15 @@ def load(source: str) -> Model:
     field = network.field
     if (field.size, field.stride) != (card.field_px, card.stride_px):
         raise ModelError(
-            f"{path}: says field {card.field_px} px and stride {card.stride_px} px, its plan "
-            f"gives {field.size} and {field.stride}"
+            f"{weights.with_suffix('.json')}: says field {card.field_px} px and stride "
+            f"{card.stride_px} px, its plan gives {field.size} and {field.stride}"
         )
-    return Model(network.eval().requires_grad_(False), card)
+    return network.eval().requires_grad_(False)
 
 
 def _content(network: Network) -> bytes:
+    import safetensors.torch
+
     state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     return safetensors.torch.save(state)
 

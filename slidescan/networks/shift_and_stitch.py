@@ -16,15 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from slidescan.errors import ConfigError
-from slidescan.geometry import Field
+from slidescan.geometry import SMALLEST_STRIDE_PX, Field
 from slidescan.networks.body import Body
 from slidescan.networks.cells import Cell
 from slidescan.networks.heads import CLASSES
 from slidescan.networks.network import Network
 from slidescan.networks.valid import Nasnet, Plain
-
-SMALLEST = 2
-"""Pixels: the patches of neighbouring cells are centred on their cells, so strides are even."""
 
 
 class Fan(nn.Module):
@@ -53,10 +50,10 @@ class ShiftAndStitch(nn.Module):
         native = network.field.stride
         self.multiple, rest = divmod(native, stride)
         self.fans = self.multiple.bit_length() - 1
-        if rest or stride < SMALLEST or self.multiple != 1 << self.fans:
+        if rest or stride < SMALLEST_STRIDE_PX or self.multiple != 1 << self.fans:
             raise ConfigError(
                 f"stride {stride}: dense scanning has the network's own, {native} px, and its "
-                f"halves down to {SMALLEST} px"
+                f"halves down to {SMALLEST_STRIDE_PX} px"
             )
         self.field = Field(0, network.field.size, stride)
         self.plan = network.plan

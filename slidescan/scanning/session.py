@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.engines import backend, build, engine_pool, ensemble, patchwise, scan_modes
+from slidescan.engines import backend, engine_pool, ensemble, patchwise, scan_modes
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
 from slidescan.maps.creation import check_target
@@ -52,6 +52,8 @@ class Options:
     threads: int | None = None
     tissue_mask: bool = True
     overwrite: bool = False
+    cache: bool = True
+    """keep compiled graphs in the user's cache folder"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,10 @@ class Session:
         self.backend = backend.choose(
             options.engine, options.device, options.precision, options.threads or cores()
         )
-        self.ensemble = ensemble.Ensemble.load(options.models, options.tta)
+        self.ensemble = ensemble.Ensemble.load(options.models, options.tta, options.cache)
         self.stride_px = scan_modes.choose_stride(self.ensemble, options.mode, options.stride)
-        for member in self.ensemble.models:  # now, not beside a map that says int8 and stays empty
-            build.check(member.network, self.backend)
+        # Now: an error must not leave an empty map behind.
+        self.ensemble.check(self.backend, None if self._by_patch else self.stride_px)
 
     @cached_property
     def engine(self) -> Engine:

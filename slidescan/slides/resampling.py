@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 ONE = 2**14
 """Weights are integers that sum to this: with 8-bit pixels every partial sum stays below 2**24,
@@ -84,6 +83,8 @@ class Taps:
         taps = self.weights.shape[1]
         if taps == 1:
             return source
+        from scipy.sparse import csr_array  # a tenth of a second, which a slide may do without
+
         flat = source.reshape(len(source), -1)
         out = np.empty((len(self.first), flat.shape[1]), np.uint8)
         for i in range(0, len(out), STRIP):

@@ -16,12 +16,10 @@ lets some light through). Lumina wider than two `FRAGMENT_UM` stay unselected.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.morphology import closing, dilation, footprint_rectangle
 
 FRAGMENT_UM = 50.0
 """A fragment this far across is never removed; a hole up to twice as wide is closed."""
@@ -78,8 +76,7 @@ def grow(mask: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:
     >>> grow(np.eye(1, 5, 2, dtype=bool), 1).astype(int)
     array([[0, 1, 1, 1, 0]])
     """
-    grown: NDArray[np.bool_] = dilation(mask, _square(cells)) if mask.size else mask
-    return grown
+    return _any_near(np.pad(mask, cells), cells)
 
 
 def glass_colour(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -98,7 +95,7 @@ def glass_colour(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
         for i, weights in enumerate((None, r[maybe], green, b[maybe])):
             levels[:, i] += np.bincount(green, weights, minlength=256)
     # Five levels at a time: noise, and gaps that a contrast curve leaves in a histogram.
-    levels = ndimage.correlate1d(levels, np.ones(5), axis=0, mode="constant")
+    levels = _sums_of(np.pad(levels, ((2, 2), (0, 0))), 5, axis=0)
     count, *sums = levels[levels[:, 0].argmax()]
     if count < max(1.0, GLASS_SHARE * rgb[..., 0].size):
         return np.full(3, 255.0)
@@ -131,22 +128,47 @@ def _stained(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.b
 
 def _without_specks(mask: NDArray[np.bool_], least_px: int) -> NDArray[np.bool_]:
     """Drop pixels with fewer than `least_px` selected ones around; thin strands stay."""
-    count = mask.view(np.uint8)
+    count = np.pad(mask.view(np.uint8), SPECK_SIDE // 2)
     for axis in (0, 1):
-        count = ndimage.correlate1d(count, np.ones(SPECK_SIDE), axis, mode="constant")
+        count = _sums_of(count, SPECK_SIDE, axis)
     kept: NDArray[np.bool_] = mask & (count >= least_px)
     return kept
 
 
 def _close(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Fill holes and gaps up to `2 * radius` wide, as if the image went on empty."""
-    height, width = mask.shape
-    closed: NDArray[np.bool_] = closing(np.pad(mask, radius), _square(radius))
-    return closed[radius : radius + height, radius : radius + width]
+    grown = _any_near(np.pad(mask, 2 * radius), radius)
+    return ~_any_near(~grown, radius)
 
 
-def _square(radius: int) -> tuple[tuple[NDArray[np.uint8], int], ...]:
-    """A square footprint as two lines, which cost less than its area."""
+# In numpy: scipy.ndimage and skimage.morphology take longer to import than this does to run.
+
+
+def _any_near(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Whether any pixel of the square of `radius` around is selected.
+
+    (H, W) to (H - 2 radius, W - 2 radius): the pixels whose square lies within `mask`.
+    """
     side = 2 * radius + 1
-    lines = footprint_rectangle((side, side), decomposition="separable")  # type: ignore[no-untyped-call]
-    return cast("tuple[tuple[NDArray[np.uint8], int], ...]", lines)
+    for axis in (0, 1):
+        seen = 1
+        while seen < side:  # windows of `seen` pixels, which double
+            step = min(seen, side - seen)
+            length = mask.shape[axis] - step
+            mask = _part(mask, 0, length, axis) | _part(mask, step, length, axis)
+            seen += step
+    return mask
+
+
+def _sums_of(values: Channel, count: int, axis: int) -> Channel:
+    """Sums of `count` neighbours along an axis, which gets shorter by `count - 1`."""
+    length = values.shape[axis] - count + 1
+    total = _part(values, 0, length, axis).copy()
+    for first in range(1, count):
+        total += _part(values, first, length, axis)
+    return total
+
+
+def _part(values: Channel, first: int, length: int, axis: int) -> Channel:
+    """A view of `length` items from `first` on along an axis, 0 or 1."""
+    return values[(slice(None),) * axis + (slice(first, first + length),)]

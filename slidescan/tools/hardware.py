@@ -5,11 +5,16 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 """A container's share of the processors: microseconds of each period (cgroup v2)."""
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
@@ -22,6 +27,41 @@ def cores() -> int:
         return max(1, min(allowed, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or the quota "max"
         return allowed
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices torch sees; torch is imported only where there may be one.
+
+    A build of torch for the CPU, and one for NVIDIA's cards without NVIDIA's driver, sees none.
+    """
+    try:
+        build = version("torch").partition("+")[2]
+    except PackageNotFoundError:
+        return 0
+    # ROCm's build calls AMD's cards CUDA devices as well, and has a driver of its own.
+    if build == "cpu" or (not build.startswith("rocm") and not _has_nvidia_driver()):
+        return 0
+    from torch import cuda
+
+    return cuda.device_count()
+
+
+def _has_nvidia_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def instruction_sets() -> str:
+    """What tells this processor's instruction sets from another's, as one line."""
+    # Line by line: the kernel takes its time over the file of a hundred cores.
+    with suppress(OSError), CPU_INFO.open() as file:
+        for line in file:
+            if line.startswith(("flags", "Features")):  # x86, ARM
+                return line.partition(":")[2].strip()
+    return f"{platform.machine()} {platform.processor()}"
 
 
 def keep_freed_memory() -> None:

@@ -27,6 +27,7 @@ from slidescan.networks.network import Network, probability
 from slidescan.networks.plan import LitePlan, MobilePlan, Plan
 from slidescan.networks.shift_and_stitch import ShiftAndStitch
 from slidescan.protocols import Engine
+from slidescan.tools import hardware
 
 ENGINES = get_args(Name)
 # N and height x width: one patch; odd remainders of the stride; a tile; a flat strip; a batch.
@@ -218,8 +219,9 @@ def test_what_has_no_node_is_named() -> None:
 COMPILE = """
 import sys
 from slidescan.models import model
-from slidescan.engines.openvino.engine import OpenVINOEngine
-OpenVINOEngine(model.load("fast").network, "fp32", 1)
+from slidescan.engines.backend import Backend
+from slidescan.engines.build import make_engine
+make_engine(model.load("fast").network, Backend("openvino", "cpu", "fp32", 1))
 slow = ("torch._dynamo", "torch.export._trace", "sympy", "openvino_telemetry.main")
 print(*(name for name in slow if name in sys.modules))
 """
@@ -260,7 +262,7 @@ def test_engines_agree_on_patches_of_a_padded_network(plan: Plan) -> None:
 
 
 def test_openvino_is_for_the_cpu_and_torch_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 2)
     assert choose(None, "cpu", "fp32", 1).engine == "openvino"
     assert choose(None, "cuda", "fp16", 1).engine == "torch"
     assert choose(None, "cuda:1", "bf16", 1).engine == "torch"
@@ -285,7 +287,7 @@ def test_a_combination_that_does_not_exist(
     parts: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 2)
     with pytest.raises(ConfigError) as error:
         choose(name, device, precision, 1)
     assert "\n" not in str(error.value)
@@ -316,7 +318,7 @@ def test_cuda_stays_within_its_tolerance(precision: Precision, network: Network)
 def test_auto_takes_a_gpu_where_there_is_one(
     gpus: int, engine: Name, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: gpus)
     assert choose(None, "auto", "fp32", 3) == Backend(engine, device, "fp32", 3)
 
 

@@ -32,6 +32,7 @@ from slidescan.networks.network import Network
 from slidescan.networks.shift_and_stitch import ShiftAndStitch
 from slidescan.protocols import Engine, Parallel, Selective
 from slidescan.scanning import pipeline, session
+from slidescan.tools import hardware
 
 TIMEOUT = 30.0
 """Seconds after which threads that wait for each other in vain give up."""
@@ -350,7 +351,7 @@ def test_cells_that_nobody_wants_stay_left_out() -> None:
 def test_cuda_is_every_gpu_that_torch_sees(
     device: str, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 3)
     backends = []
 
     def make(backend: Backend) -> Engine:
@@ -405,7 +406,7 @@ def test_a_map_is_dealt_out_to_every_gpu(
     session.Session(session.Options(device="cpu", **how), Terminal()).run(
         section, tmp_path / "one.zarr"
     )
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 2)
     monkeypatch.setattr(scan_modes, "make", on_cpu)
     monkeypatch.setattr(pipeline, "TILE_PX", 128)
     session.Session(session.Options(device="cuda", **how), Terminal()).run(

@@ -18,7 +18,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from slidescan.cli import main
-from slidescan.engines.openvino.engine import OpenVINOEngine
+from slidescan.engines.backend import Backend
+from slidescan.engines.build import make_engine
 from slidescan.engines.torch_engine import TorchEngine
 from slidescan.errors import DataError, ModelError
 from slidescan.evaluation import calibration_fit
@@ -166,7 +167,7 @@ def test_both_engines_calibrate_maps_and_patches(by: LogitMap, tmp_path: Path) -
     logit = np.log(before.astype(float)) - np.log1p(-before.astype(float))
     np.testing.assert_allclose(ours, expit(apply(by, logit)), atol=1e-6)
     assert np.abs(ours - before).max() > 0.01
-    engine = OpenVINOEngine(model.network, "fp32", 1)
+    engine = make_engine(model.network, Backend("openvino", "cpu", "fp32", 1))
     np.testing.assert_allclose(engine(pixels), ours, atol=1e-5)
     for r, c in np.ndindex(3, 4):
         patch = pixels[:, 8 * r : 8 * r + PATCH_PX, 8 * c : 8 * c + PATCH_PX]

@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from slidescan.engines.openvino.engine import OpenVINOEngine
+from slidescan.engines.backend import Backend
+from slidescan.engines.build import make_engine
 from slidescan.errors import ModelError, WriteError
 from slidescan.geometry import PATCH_PX
 from slidescan.models import model
@@ -78,7 +79,7 @@ def replace_weights(weights: Path, content: bytes) -> None:
 
 def refused(source: Path | str, *parts: str) -> None:
     with pytest.raises(ModelError) as error:
-        load(str(source))
+        _ = load(str(source)).network
     message = str(error.value)
     assert "\n" not in message
     for part in parts:
@@ -358,7 +359,7 @@ def test_the_shipped_card_tells_the_truth_about_its_auc(real_data: Path) -> None
                 pixels[row] = np.asarray(image.convert("RGB"))
             assert hashlib.sha1(pixels[row].tobytes()).hexdigest() == name  # as Kaggle names it
 
-    engine = OpenVINOEngine(load(model.DEFAULT).network, "fp32", 2)
+    engine = make_engine(load(model.DEFAULT).network, Backend("openvino", "cpu", "fp32", 2))
     scores = np.concatenate([engine(part)[:, 0, 0] for part in np.array_split(pixels, 16)])
     truth = np.array(list(labels.values()))
 

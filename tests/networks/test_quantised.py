@@ -18,21 +18,22 @@ from settled import settled
 from torch import nn
 from torch.nn import functional
 
-from slidescan.engines import dense
 from slidescan.engines.backend import TOLERANCE, Backend, choose
 from slidescan.engines.build import make_engine
+from slidescan.engines.ensemble import Ensemble
 from slidescan.engines.openvino.engine import OpenVINOEngine
 from slidescan.errors import ConfigError
 from slidescan.geometry import PATCH_PX, Box, Grid
 from slidescan.maps.store import Heatmap
-from slidescan.models import model
 from slidescan.models.card import shipped_names
+from slidescan.models.model import Model, load
 from slidescan.networks.network import Network, probability
 from slidescan.networks.plan import LitePlan, Plan
 from slidescan.networks.quantised import Quantised, convolve, quantised
 from slidescan.networks.shift_and_stitch import ShiftAndStitch
 from slidescan.patches.decoding import decode
 from slidescan.scanning import pipeline
+from slidescan.tools import hardware
 
 PLANS: dict[str, Plan] = {
     "cells": networks.plan("4/2 3 4/2 3", "R N", filters=4, dense=8),
@@ -188,8 +189,13 @@ def test_the_caller_s_network_is_left_as_it_was() -> None:
 
 
 @pytest.fixture(scope="module", params=shipped_names())
-def network(request: pytest.FixtureRequest) -> Network:
-    return model.load(request.param).network
+def loaded(request: pytest.FixtureRequest) -> Model:
+    return load(request.param)
+
+
+@pytest.fixture(scope="module")
+def network(loaded: Model) -> Network:
+    return loaded.network
 
 
 @pytest.fixture(scope="module", params=["section", "real"])
@@ -210,14 +216,15 @@ def test_the_shipped_models_stay_within_their_tolerance(network: Network, tissue
 
 
 @pytest.mark.parametrize(("stride", "bound"), [(8, 0), (4, 0), (2, 2e-2)])
-def test_a_map_equals_its_patches(network: Network, stride: int, bound: float) -> None:
+def test_a_map_equals_its_patches(loaded: Model, stride: int, bound: float) -> None:
     grid = Grid((64, 80), stride)
     plane = Plane(section())
     tile = plane.read(grid.pixels(grid.cells))[None]
-    whole = dense.make_engine(network, backend(), stride)(tile)
+    ensemble = Ensemble((loaded,))
+    whole = ensemble.engine(backend(), stride)(tile)
     drawn = np.random.default_rng(0).integers(0, grid.shape, (48, 2)).tolist()
     cells = [Box(row, column, row + 1, column + 1) for row, column in drawn]
-    alone = pipeline.score_patches(cells, grid, plane, make_engine(network, backend()))
+    alone = pipeline.score_patches(cells, grid, plane, ensemble.engine(backend()))
     there = np.array([whole[0][cell.slices][0, 0] for cell in cells])
     assert np.abs(there - np.fromiter(alone, float)).max() <= bound
 
@@ -240,7 +247,7 @@ def test_openvino_takes_its_integers(network: Network, finer: int) -> None:
     assert isinstance(engine, OpenVINOEngine)
     found = [
         about["primitiveType"].astype(str)
-        for about in (node.get_rt_info() for node in engine._compiled.get_runtime_model().get_ops())
+        for about in (node.get_rt_info() for node in engine.compiled.get_runtime_model().get_ops())
         if about["layerType"].astype(str) == "Convolution"
     ]
     dense = sum(isinstance(layer, Quantised) for layer in quantised(network).modules())
@@ -263,7 +270,7 @@ def test_int8_names_what_is_beside_it(
 
 @pytest.mark.parametrize("engine", ["torch", None])
 def test_int8_is_openvino_s(engine: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
     device = "cuda" if engine is None else "cpu"
     with pytest.raises(ConfigError, match=f"int8 .* not by torch on {device}; use --engine openv"):
         choose(engine, device, "int8", 1)

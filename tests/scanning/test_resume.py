@@ -86,7 +86,7 @@ LAY = "slidescan.maps.creation:lay"
         pytest.param(Strike("slidescan.slides.tissue:tissue_mask"), None, id="finding-tissue"),
         pytest.param(Strike(LAY), None, id="before-the-map"),
         pytest.param(Strike(LAY, after=True), None, id="map-not-in-place"),
-        pytest.param(Strike("slidescan.engines.build:make_engine"), 0, id="no-block"),
+        pytest.param(Strike("slidescan.engines.build:load_engine"), 0, id="no-block"),
         pytest.param(Strike(WRITE, 1, after=True), 1, id="first-block"),
         pytest.param(Strike(WRITE, 5), 4, id="middle"),
         pytest.param(Strike(WRITE, BLOCKS, after=True), BLOCKS, id="all-blocks"),

@@ -12,9 +12,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from skimage.morphology import closing, dilation
 
 from slidescan.geometry import Box, Grid
-from slidescan.slides.tissue import FRAGMENT_UM, glass_colour, grow, tissue_mask
+from slidescan.slides.tissue import (
+    FRAGMENT_UM,
+    _close,
+    _without_specks,
+    glass_colour,
+    grow,
+    tissue_mask,
+)
 
 UM_PER_PX = 7.776  # stride 8 at 0.972 um/px
 SIDE = 240
@@ -262,6 +270,27 @@ def test_growth_by_the_field_takes_every_cell_that_sees_tissue(stride: int) -> N
 def test_growth_by_nothing() -> None:
     mask = np.eye(5, dtype=np.bool_)
     np.testing.assert_array_equal(grow(mask, 0), mask)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 3, 6, 11])
+@pytest.mark.parametrize("share", [0.002, 0.05, 0.5, 0.97])
+def test_morphology_is_that_of_scikit_image(
+    radius: int, share: float, rng: np.random.Generator
+) -> None:
+    square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    for shape in (1, 1), (1, 9), (61, 80):
+        mask = rng.random(shape) < share
+        np.testing.assert_array_equal(grow(mask, radius), dilation(mask, square))
+        closed = closing(np.pad(mask, radius), square)
+        inside = tuple(slice(radius, radius + side) for side in shape)
+        np.testing.assert_array_equal(_close(mask, radius), closed[inside])
+
+
+@pytest.mark.parametrize("least", [0, 2, 4])
+def test_specks_are_counted_as_scipy_counts_them(least: int, rng: np.random.Generator) -> None:
+    mask = rng.random((40, 57)) < 0.1
+    near = ndimage.convolve(mask.astype(int), np.ones((5, 5)), mode="constant")
+    np.testing.assert_array_equal(_without_specks(mask, least), mask & (near >= least))
 
 
 # Real slides. The reference is read at full resolution, where stain is plain to see: a cell holds
