@@ -171,10 +171,10 @@ def _missing(source: str, card: Path) -> str:
     if source.endswith((".safetensors", ".json")):
         return f"no model card {card}; copy the .json that belongs to the .safetensors beside it"
     near = get_close_matches(source, names, n=1)
-    question = f"did you mean {near[0]}? " if near else ""
+    question = f"; did you mean {near[0]}?" if near else ""
     return (
-        f"no model of this name; {question}Shipped are {', '.join(names)}; others are named by "
-        "their .safetensors file, or by the folder of their run"
+        f"no model of this name{question} (shipped: {', '.join(names)}; name others by their "
+        ".safetensors file or by the folder of their run)"
     )
 
 

@@ -38,6 +38,8 @@ class Options:
     device: str = backend.AUTO
     precision: backend.Wanted = "fp32"
     threads: int | None = None
+    cache: bool = True
+    """keep compiled networks in the user's cache folder"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Predictor:
         self.backend = backend.choose(
             options.engine, options.device, options.precision, options.threads or cores()
         )
-        self.ensemble = ensemble.Ensemble.load(options.models, options.tta)
+        self.ensemble = ensemble.Ensemble.load(options.models, options.tta, options.cache)
 
     def score(self, source: Source, report: Report) -> tuple[NDArray[np.float32], dict[int, Bad]]:
         """Probabilities (N,), NaN of patches that cannot be read, and why they cannot."""

@@ -165,12 +165,14 @@ def test_saving_leaves_two_files_and_no_other(saved: Path) -> None:
 # --- what does not ---------------------------------------------------------------------------
 
 
-def test_a_missing_card_names_the_shipped_models(saved: Path) -> None:
+def test_a_missing_card(saved: Path) -> None:
     saved.with_suffix(".json").unlink()
-    refused(saved, f"no model card {saved.with_suffix('.json')}", "default", ".json beside it")
-    refused(
-        "defualt", "defualt: no model card", f"name a shipped model ({', '.join(shipped_names())})"
-    )
+    refused(saved, f"no model card {saved.with_suffix('.json')}", "copy the .json")
+
+
+def test_a_misspelt_model_gets_a_suggestion() -> None:
+    shipped = f"(shipped: {', '.join(shipped_names())};"
+    refused("defualt", "defualt: no model of this name; did you mean default?", shipped)
 
 
 def test_missing_weights(saved: Path) -> None:
@@ -225,7 +227,7 @@ def test_a_pickle_is_never_loaded(saved: Path, monkeypatch: pytest.MonkeyPatch) 
     for loader in (torch, "load"), (torch.serialization, "load"):
         monkeypatch.setattr(*loader, lambda *_, **__: pytest.fail("a pickle was loaded"))
     refused(saved, f"{saved}: cannot be loaded")
-    refused(saved.with_suffix(".pt"), "no model card")
+    refused(saved.with_suffix(".pt"), "no model of this name", ".safetensors file")
 
 
 @pytest.mark.parametrize(
