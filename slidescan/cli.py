@@ -1,4 +1,4 @@
-"""The door: `slidescan COMMAND`. Commands are imported when called, so --help is instant."""
+"""The entry point, `slidescan COMMAND`. A command is imported when it is called."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -22,15 +23,33 @@ COMMANDS = {
     )
     for name in names
 }
-"""The module of each command, in the order people need them. Named, not imported: training's
-commands import this package, and `--help` must not load what only one command needs."""
+"""The module of each command, in the order of `--help`. By name, not imported: training's commands
+import this package, and `--help` must not load what only one command needs."""
+
+OTHER_NAMES = {
+    "--batch-size": "batch",
+    "--checkpoint": "--model",
+    "--cpu": "--device cpu",
+    "--force": "--overwrite",
+    "--gpu": "--device cuda",
+    "--jobs": "--threads",
+    "--lr": "learning_rate",
+    "--num-workers": "--threads",
+    "--output": "--out",
+    "--resolution": "--mpp",
+    "--slide-mpp": "--mpp",
+    "--step": "--stride",
+    "--weights": "--model",
+    "--workers": "--threads",
+}
+"""Options by the names that other programs give them; without dashes, settings of a training."""
 
 
 class Commands(click.Group):
     """Loads a command on demand and turns errors a user can act on into one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order people need them."""
+        """All, in the order of COMMANDS."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -41,23 +60,52 @@ class Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; exit code 2 and a suggestion where there is none of this name."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command '{args[0]}'. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Exit code 1 and one line for what went wrong on the user's side."""
+        """Run a command; exit code 1 and one line for an error that the user can correct."""
         try:
             with _stopped_like_ctrl_c():
                 return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            hint = error.ctx and _hint(error.ctx, error.option_name)
+            if hint:
+                raise click.UsageError(f"{error.message} {hint}", error.ctx) from error
+            raise
         except SlidescanError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException("interrupted") from error
 
 
+def _hint(ctx: click.Context, option: str) -> str | None:
+    """What to write instead of an option that a command does not have, where that is known."""
+    options = {name for each in ctx.command.params for name in each.opts}
+    known = OTHER_NAMES.get(option, "")
+    if known.partition(" ")[0] in options:
+        return f"Did you mean {known}?"
+    if "--set" not in options or get_close_matches(option, options):
+        return None
+    key = known or option.strip("-").replace("-", "_")
+    return f"Settings are changed with --set, e.g. --set {key}=VALUE."
+
+
 @contextmanager
 def _stopped_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM, by which schedulers and containers stop a program, ends it as Ctrl-C does: what is
-    finished is written, and nothing temporary stays."""
+    """End a command on SIGTERM as on Ctrl-C: finished work is written, temporary files go.
+
+    Schedulers and containers stop a program by SIGTERM.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python takes handlers of signals from the main thread alone
+        yield  # Python allows signal handlers in the main thread only
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -71,6 +119,6 @@ def _stopped_like_ctrl_c() -> Iterator[None]:
 def main() -> None:
     """Tumour heatmaps of whole slides from a padding-free NASNet.
 
-    Every cell of a map equals what the patch classifier says of the 96 x 96 px around it.
-    Research use only: slidescan is not a medical device.
+    Each value of a map equals the patch classifier's answer for the 96 x 96 px around it. Research
+    use only: slidescan is not a medical device.
     """

@@ -61,7 +61,10 @@ def _line(found: ErrorDetails) -> str:
     if found["type"] == "value_error" and isinstance(value, Mapping):
         # A rule of ours between keys, which names them: all that there is would hide it.
         return ": ".join([_key(path)] * bool(path) + [str(found["ctx"]["error"])])
-    return f"{_key(path)} = {_short.repr(value)}: {found['msg']}"
+    if found["type"] == "missing":
+        return f"{_key(path)} is missing"
+    said = found["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
+    return f"{_key(path)} = {_short.repr(value)}: {said[:1].lower()}{said[1:]}"
 
 
 def _key(path: tuple[int | str, ...]) -> str:

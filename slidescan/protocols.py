@@ -19,6 +19,10 @@ BATCH = 64
 is the same; maps and tables record the number."""
 
 
+WHITE = 255
+"""Value of the pixels outside of a slide, in each channel."""
+
+
 class Reader(Protocol):
     """A scan plane."""
 

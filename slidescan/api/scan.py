@@ -23,7 +23,7 @@ def scan(
     tta: Literal["d4"] | None = None,
     mode: Literal["dense", "patch"] = "dense",
     stride: int | None = None,
-    mpp: float | None = None,
+    slide_mpp: float | None = None,
     engine: Literal["openvino", "torch"] | None = None,
     device: str = "auto",
     precision: Literal["fp32", "bf16", "fp16", "int8", "auto"] = "fp32",
@@ -45,7 +45,7 @@ def scan(
         tta: "d4" averages eight flips and rotations.
         mode: "dense" shares computation between cells; "patch" scores each cell's patch alone.
         stride: scan-plane px between neighbouring cells; by default the model's own.
-        mpp: um/px of the slide's level 0, where it records none or a wrong one.
+        slide_mpp: um/px of the slide's level 0, where it records none or a wrong one.
         engine: by default OpenVINO on the CPU, else torch.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: arithmetic of the network.
@@ -63,7 +63,7 @@ def scan(
         tta=tta,
         mode=mode,
         stride=stride,
-        mpp=mpp,
+        mpp=slide_mpp,
         engine=engine,
         device=device,
         precision=precision,

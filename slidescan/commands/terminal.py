@@ -26,7 +26,7 @@ def bar(description: str, total: int, unit: str) -> tqdm[Any]:
     """A progress bar on stderr; silent where stderr is not a terminal."""
     from tqdm import tqdm
 
-    count, scale = "{n_fmt}/{total_fmt} {unit}", 1.0
+    count, scale = "{n_fmt}/{total_fmt} {unit}", 0.0  # 0: counts are shown as they are
     if unit == PIXELS:
         count, unit, scale = "{n:.2f}/{total:.2f} {unit}", "Mpx", 1e-6
     return tqdm(

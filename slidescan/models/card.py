@@ -170,6 +170,8 @@ def _missing(source: str, card: Path) -> str:
         return f"no {card.name} in this folder; name a run's folder, or a .safetensors file"
     if source.endswith((".safetensors", ".json")):
         return f"no model card {card}; copy the .json that belongs to the .safetensors beside it"
+    if Path(source).is_file():
+        return "not a model; a model is a .safetensors file with its .json beside it"
     near = get_close_matches(source, names, n=1)
     question = f"; did you mean {near[0]}?" if near else ""
     return (

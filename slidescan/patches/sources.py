@@ -18,6 +18,8 @@ from slidescan.geometry import PATCH_PX
 from slidescan.patches.decoding import IMAGES, SHAPE, Bad, Patch, read_patch, told
 
 PREFIX, SUFFIX = "camelyonpatch_level_2_split_", "_x.h5"
+"""How the names of PatchCamelyon's files of pixels begin and end."""
+
 CACHE_BYTES = 2**29
 """Most memory for compressed chunks of an HDF5 file, which a batch may share with the next."""
 

@@ -17,7 +17,7 @@ from slidescan.engines.backend import TOLERANCE, Backend
 from slidescan.engines.ensemble import Ensemble
 from slidescan.engines.openvino.engine import processor
 from slidescan.geometry import PATCH_PX, Box, Grid
-from slidescan.protocols import Engine
+from slidescan.protocols import WHITE, Engine
 from slidescan.scanning.pipeline import TILE_PX, score_patches
 from slidescan.slides.handle import FORMATS, LIBRARY
 from slidescan.tools.hardware import cores
@@ -95,7 +95,7 @@ class Noise:
         smooth = coarse.repeat(16, axis=0).repeat(16, axis=1)[:side, :side]
         pixels = np.clip(smooth + fine, 0, 255).astype(np.uint8)
         rim = (PATCH_PX, PATCH_PX)
-        self._around = np.pad(pixels, (rim, rim, (0, 0)), constant_values=255)
+        self._around = np.pad(pixels, (rim, rim, (0, 0)), constant_values=WHITE)
 
     def read(self, box: Box) -> NDArray[np.uint8]:
         """RGB of a box, white outside; no more than a patch beyond the noise."""

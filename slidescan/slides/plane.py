@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.geometry import Box
+from slidescan.protocols import WHITE
 from slidescan.slides.resampling import Taps, resample
 
 if TYPE_CHECKING:
     from slidescan.slides.slide import Slide
-
-WHITE = 255
 
 
 @dataclass(frozen=True, slots=True)

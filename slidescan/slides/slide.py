@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from slidescan.errors import SlideError
 from slidescan.geometry import Box
+from slidescan.protocols import WHITE
 from slidescan.slides import properties
 from slidescan.slides.handle import Handle, Handles, ReadError, open_handle
-from slidescan.slides.plane import WHITE, Plane
+from slidescan.slides.plane import Plane
 from slidescan.slides.properties import Level, positive
 
 COARSER = 1.1

@@ -151,7 +151,7 @@ def test_a_card_keeps_the_whole_chain(saved: Path) -> None:
     assert loaded.ancestor.name == "seed"
     assert loaded.ancestor.sha256 == loaded.card.weights_sha256
     edit(saved, teacher={"name": "no digest"})
-    refused(saved, "not a valid model card", "sha256", "required")
+    refused(saved, "not a valid model card", "sha256 is missing")
 
 
 def test_saving_leaves_two_files_and_no_other(saved: Path) -> None:
@@ -227,7 +227,10 @@ def test_a_pickle_is_never_loaded(saved: Path, monkeypatch: pytest.MonkeyPatch) 
     for loader in (torch, "load"), (torch.serialization, "load"):
         monkeypatch.setattr(*loader, lambda *_, **__: pytest.fail("a pickle was loaded"))
     refused(saved, f"{saved}: cannot be loaded")
-    refused(saved.with_suffix(".pt"), "no model of this name", ".safetensors file")
+    pickle = saved.with_suffix(".pt")
+    refused(pickle, "no model of this name", ".safetensors file")
+    pickle.write_bytes(content.getvalue())
+    refused(pickle, "not a model", ".safetensors")
 
 
 @pytest.mark.parametrize(
@@ -257,8 +260,8 @@ def test_a_plan_that_does_not_fit_a_patch(saved: Path) -> None:
         ({"mpp": -1}, ("mpp = -1", "greater than 0")),
         ({"mpp": "fine"}, ("mpp = 'fine'", "valid number")),
         ({"colour": "red"}, ("unknown key colour",)),
-        ({"weights_sha256": None}, ("weights_sha256", "required")),
-        ({"validation": {"patches": 1}}, ("validation.auc", "required")),
+        ({"weights_sha256": None}, ("weights_sha256 is missing",)),
+        ({"validation": {"patches": 1}}, ("validation.auc is missing",)),
         ({"plan": {"stem": [], "cells": [{"kind": "odd"}]}}, ("plan.cells.0.kind = 'odd'",)),
     ],
 )

@@ -7,7 +7,6 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-import slidescan
 from slidescan.engines.openvino.engine import processor
 from slidescan.engines.openvino.runtime import ov
 from slidescan.models.card import Card
@@ -38,7 +37,7 @@ def graph_key(card: Card, precision: str, stride_px: int) -> dict[str, JSON]:
 @cache
 def _environment() -> dict[str, JSON]:
     return {
-        "slidescan": slidescan.__version__,
+        "slidescan": version("slidescan"),
         "code": _code(),
         "torch": version("torch"),
         "openvino": ov.__version__,
@@ -49,7 +48,7 @@ def _environment() -> dict[str, JSON]:
 def _code() -> str:
     """SHA-256 of the source: a checkout's version stays the same while its code changes."""
     total = hashlib.sha256()
-    for part in (Path(slidescan.__file__).parent / name for name in CODE):
+    for part in (Path(__file__).parents[2] / name for name in CODE):
         for file in sorted(part.glob("*.py")) if part.is_dir() else [part]:
             total.update(file.name.encode() + file.read_bytes())
     return total.hexdigest()

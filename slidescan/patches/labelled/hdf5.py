@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from slidescan.errors import DataError
 from slidescan.patches.decoding import SHAPE
 from slidescan.patches.labelled.listing import Listing, stamp
+from slidescan.patches.sources import PREFIX
 
-PREFIX = "camelyonpatch_level_2_split_"
 LEAST, MOST = 256, 16_384
 """Patches of a file read at once, though more be compressed together: 450 MB."""
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from slidescan.errors import DataError
 from slidescan.patches.decoding import IMAGES
 from slidescan.patches.labelled.defects import Defect
-from slidescan.patches.labelled.hdf5 import PREFIX, list_hdf5
+from slidescan.patches.labelled.hdf5 import list_hdf5
 from slidescan.patches.labelled.listing import Layout, Listing, stamp
+from slidescan.patches.sources import PREFIX
 from slidescan.tools.csv_tables import read_table
 
 ABOUT: dict[Layout, str] = {
