@@ -167,14 +167,15 @@ def ensemble_options(command: F) -> F:
 
 @contextmanager
 def _extra(purpose: str, name: str) -> Iterator[None]:
-    """Say which extra brings a library that is missing."""
+    """Name the command that installs a library that is missing."""
     from slidescan.errors import ConfigError
+    from slidescan.tools.extras import install_command
 
     try:
         yield
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{purpose} needs {error.name}, which is not installed; pip install 'slidescan[{name}]'"
+            f"{purpose} needs {error.name}, which is not installed; run: {install_command(name)}"
         ) from error
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from slidescan.errors import ConfigError
 from slidescan.networks.body import Body
 from slidescan.networks.plan import LitePlan
+from slidescan.tools.extras import install_command
 
 
 class EfficientNetLite(Body):
@@ -20,7 +21,7 @@ class EfficientNetLite(Body):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ConfigError(
-                "arch efficientnet-lite needs a package; pip install 'slidescan[teacher]'"
+                f"arch efficientnet-lite needs a package; run: {install_command('teacher')}"
             ) from error
         # Dropout and dropped blocks are left out: what a step draws depends on its patches alone.
         network = EfficientNet.from_name(f"efficientnet-lite{plan.size}", drop_connect_rate=0.0)

@@ -459,7 +459,7 @@ def test_one_bad_map_does_not_stop_the_rest(study: Path) -> None:
 
 def test_a_missing_library_is_named(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    refused(run(*arguments(study)), "sklearn", "slidescan[evaluate]")
+    refused(run(*arguments(study)), "sklearn", "-m pip install", "scikit-learn>=")
 
 
 def test_no_map_at_all(study: Path) -> None:
