@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-# What pydantic calls the input may be the whole file.
+# The input that pydantic quotes may be the whole file.
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
 
@@ -24,7 +24,7 @@ class SlidescanError(Exception):
 
 
 class SlideError(SlidescanError):
-    """The slide cannot be opened, read, or brought to the model's resolution."""
+    """The slide cannot be opened, read or resampled to the model's resolution."""
 
 
 class ModelError(SlidescanError):
@@ -32,7 +32,7 @@ class ModelError(SlidescanError):
 
 
 class MapError(SlidescanError):
-    """The map on disk cannot be written, read, or is not what was asked for."""
+    """The map on disk cannot be written or read, or was made with other settings."""
 
 
 class WriteError(SlidescanError):
@@ -52,14 +52,14 @@ class ConfigError(SlidescanError):
 
 
 def describe(error: ValidationError) -> str:
-    """One line from pydantic's report: each key, what it holds, what was expected."""
+    """Return pydantic's report as one line: each key, its value, what was expected."""
     return "; ".join(map(_line, error.errors()))
 
 
 def _line(found: ErrorDetails) -> str:
     path, value = found["loc"], found["input"]
     if found["type"] == "value_error" and isinstance(value, Mapping):
-        # A rule of ours between keys, which names them: all that there is would hide it.
+        # A rule between keys, whose message names them; the whole input would hide it.
         return ": ".join([_key(path)] * bool(path) + [str(found["ctx"]["error"])])
     if found["type"] == "missing":
         return f"{_key(path)} is missing"
@@ -68,5 +68,5 @@ def _line(found: ErrorDetails) -> str:
 
 
 def _key(path: tuple[int | str, ...]) -> str:
-    """The key as a user spells it, without pydantic's mark of the architecture tried."""
+    """The key as a user spells it, without the architecture that pydantic tried."""
     return ".".join(str(part) for part in path if not str(part).startswith("arch=")) or "file"

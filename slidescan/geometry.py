@@ -21,7 +21,7 @@ SMALLEST_STRIDE_PX = 2
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What output i of a valid network sees: pixels [start + i*stride, start + i*stride + size).
+    """The pixels output i of a valid network sees: [start + i*stride, start + i*stride + size).
 
     >>> stem = Field().then(kernel=4, stride=2)
     >>> stem.then(kernel=3)
@@ -35,29 +35,29 @@ class Field:
     stride: int = 1
 
     def then(self, kernel: int, stride: int = 1) -> Field:
-        """The field behind one more valid operation of this kernel and stride."""
+        """Return the field after one more valid operation of this kernel and stride."""
         return Field(self.start, self.size + (kernel - 1) * self.stride, self.stride * stride)
 
     def crop(self, outputs: int) -> Field:
-        """The field after `outputs` outputs are cut off at both ends.
+        """Return the field after `outputs` outputs are cut off at both ends.
 
-        The cut pixels count as seen, so that `outputs` stays true; for a strided operation that
-        follows, this is the same as a kernel larger by `2 * outputs`.
+        The cut pixels still belong to the field, so that `outputs` stays correct. For a strided
+        operation that follows, this is the same as a kernel larger by `2 * outputs`.
         """
         return self.then(kernel=2 * outputs + 1)
 
     def outputs(self, extent_px: int) -> int:
-        """How many outputs `extent_px` pixels give; 0 where the field does not fit."""
+        """Return how many outputs `extent_px` pixels give; 0 where the field does not fit."""
         return max(0, (extent_px - self.size) // self.stride + 1)
 
     def extent(self, outputs: int) -> int:
-        """The fewest pixels that give `outputs` outputs (at least one)."""
+        """Return the fewest pixels that give `outputs` outputs (at least one)."""
         return (outputs - 1) * self.stride + self.size
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Half-open rectangle [y0, y1) x [x0, x1) in whichever frame its owner names."""
+    """Half-open rectangle [y0, y1) x [x0, x1); its owner names the frame."""
 
     y0: int
     x0: int
@@ -77,7 +77,7 @@ class Box:
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def clip(self, other: Box) -> Box:
-        """The part of this box inside `other`; empty (shape 0) where they do not meet."""
+        """Return the part of this box inside `other`; empty (shape 0) where they do not meet."""
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
         return Box(y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1)))
 
@@ -85,7 +85,7 @@ class Box:
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
 
     def split(self, side: int) -> Iterator[Box]:
-        """Partition into squares of `side` from the upper left, row by row; the last are cut."""
+        """Yield squares of `side` from the upper left, row by row; the last ones are cut."""
         for y0 in range(self.y0, self.y1, side):
             for x0 in range(self.x0, self.x1, side):
                 yield Box(y0, x0, min(y0 + side, self.y1), min(x0 + side, self.x1))
@@ -95,9 +95,9 @@ class Box:
 class Grid:
     """The heatmap's cells over a scan plane of `extent_px` (height, width).
 
-    Cell (r, c) covers pixels [r*stride, (r+1)*stride) x [c*stride, (c+1)*stride); its field of
-    view is the `field_px` square centred on that square, so the map lies on the slide with
-    nothing shifted.
+    Cell (r, c) covers pixels [r*stride, (r+1)*stride) x [c*stride, (c+1)*stride). Its field of
+    view is the `field_px` square with the same centre, so the map lies on the slide without a
+    shift.
 
     >>> Grid((100, 17)).shape
     (13, 3)
@@ -125,11 +125,11 @@ class Grid:
 
     @property
     def field(self) -> Field:
-        """The field of view of cell r along one axis; it starts outside the slide for r = 0."""
+        """The field of view of cells along one axis; that of cell 0 starts outside the slide."""
         return Field((self.stride - self.field_px) // 2, self.field_px, self.stride)
 
     def pixels(self, cells: Box) -> Box:
-        """The scan-plane pixels that the network needs to give exactly these cells."""
+        """Return the scan-plane pixels from which the network gives exactly these cells."""
         field = self.field
         height, width = (field.extent(n) for n in cells.shape)
         y0 = field.start + cells.y0 * field.stride

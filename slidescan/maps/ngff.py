@@ -1,4 +1,4 @@
-"""What OME-NGFF 0.5 says of a map: its levels, and where each lies on the slide."""
+"""The levels of a map as OME-NGFF 0.5: shapes, averaging, and their place on the slide."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL_CELLS = 256
-"""Levels are halved until both sides fit this."""
+"""Levels are added until both sides of the last one are at most this."""
 
 
 def shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Cells (rows, columns) of every level, finest first."""
+    """Return the cells (rows, columns) of every level, finest first."""
     levels = [shape]
     while max(levels[-1]) > LEVEL_CELLS:
         levels.append((-(-levels[-1][0] // 2), -(-levels[-1][1] // 2)))
@@ -21,7 +21,10 @@ def shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def halve(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of the finite cells of each 2 x 2 square, cut at odd edges; NaN where there is none."""
+    """Return the mean of the finite cells of each 2 x 2 square; NaN where none is finite.
+
+    Squares at odd edges are cut.
+    """
     height, width = values.shape
     padded = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=np.nan)
     count = np.zeros((len(padded) // 2, padded.shape[1] // 2), np.uint8)
@@ -36,7 +39,7 @@ def halve(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which 2 x 2 squares, cut at odd edges, hold a true cell: where `halve` gives a number."""
+    """Return which 2 x 2 squares hold a true cell, which is where `halve` gives a number."""
     height, width = mask.shape
     padded = np.pad(mask, ((0, height % 2), (0, width % 2)))
     rows = padded[::2] | padded[1::2]
@@ -45,7 +48,7 @@ def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def multiscales(name: str, cell_um: float, levels: int, kind: str) -> list[dict[str, Any]]:
-    """NGFF 0.5, "multiscales" metadata: where each level lies, in micrometres."""
+    """Return the "multiscales" metadata of NGFF 0.5: where each level lies, in micrometres."""
     datasets = []
     for level in range(levels):
         scale = cell_um * 2**level

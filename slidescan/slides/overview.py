@@ -1,4 +1,4 @@
-"""All of a region at once: overviews of a slide, and pictures."""
+"""Reading a whole region at once: overviews of a slide, and pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slidescan.protocols import Bar, Reader
 from slidescan.slides.plane import Plane
 
 LEVEL_PX = 2048
-"""Most pixels of a level, a side, that one read of an overview decodes."""
+"""Side of the largest read of an overview, in pixels of the slide's level."""
 
 
 def read_whole(
@@ -24,7 +24,7 @@ def read_whole(
     threads: int,
     bar: Callable[[str, int, str], AbstractContextManager[Bar]],
 ) -> NDArray[np.uint8]:
-    """All of `box`, (H, W, 3): an overview or a picture, in parts that bound the memory."""
+    """Read all of `box`, (H, W, 3) uint8, in parts that bound the memory."""
     side = max(16, int(LEVEL_PX / max(plane.ratio)))
     with bar(what, box.area, "px") as progress:
         return assemble(plane, box, side, threads, lambda part: progress.update(part.area))
@@ -37,7 +37,7 @@ def assemble(
     threads: int,
     on_part: Callable[[Box], object] = lambda part: None,
 ) -> NDArray[np.uint8]:
-    """Read a whole box of a plane, (H, W, 3), in squares of `side`: an overview or a picture."""
+    """Read a whole box of a plane, (H, W, 3) uint8, in squares of `side` px by several threads."""
     out = np.empty((*box.shape, 3), np.uint8)
 
     def fill(part: Box) -> Box:

@@ -1,4 +1,4 @@
-"""Antialiased bicubic resampling whose every pixel is a function of its position alone.
+"""Antialiased bicubic resampling in which every pixel depends on its position alone.
 
 Pixel k of the output has its centre at (k + 0.5) * ratio - 0.5 in source pixels, whichever region
 it is computed in. Pillow's `resize` is the same filter but cannot be used: it takes `box` as
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ONE = 2**14
-"""Weights are integers that sum to this: with 8-bit pixels every partial sum stays below 2**24,
-where float32 is exact, so neither the order of summation nor fused multiply-add can change it."""
+"""Weights are integers that sum to this. With 8-bit pixels every partial sum stays below 2**24,
+where float32 is exact, so neither the order of summation nor fused multiply-add changes it."""
 
 STRIP = 64
 """Output rows per sparse product: the float32 copy of their source rows stays in the cache."""
@@ -30,7 +30,7 @@ def keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taps:
-    """What outputs `start..stop` of one axis need, and how they weigh it.
+    """The source pixels of outputs `start..stop` along one axis, and their weights.
 
     Output i reads source pixels [first[i], first[i] + weights.shape[1]), all of which lie in
     [start_src, stop_src). Where source and output share one grid, `weights` has a single
@@ -44,8 +44,8 @@ class Taps:
     def of(cls, start: int, stop: int, ratio: float) -> Taps:
         """The taps of outputs [start, stop) where one output pixel spans `ratio` source pixels.
 
-        `start` may be negative. When shrinking the kernel is stretched by `ratio`, as Pillow's
-        BICUBIC does.
+        `start` may be negative. When shrinking, the kernel is stretched by `ratio`, as in Pillow's
+        BICUBIC.
 
         >>> taps = Taps.of(10, 12, ratio=2.0)
         >>> taps.start_src, taps.stop_src, taps.weights.sum(axis=1).tolist()
@@ -59,7 +59,7 @@ class Taps:
         first = np.floor(centre - 2 * stretch).astype(np.int64) + 1
         at = first[:, None] + np.arange(int(np.ceil(4 * stretch)))
         weights = keys((at - centre[:, None]) / stretch)
-        # cumsum adds from left to right; sum() may take another order for another shape.
+        # cumsum always adds from left to right; the order of sum() depends on the shape.
         weights *= ONE / weights.cumsum(axis=1)[:, -1:]
         whole = np.rint(weights).astype(np.int64)
         whole[np.arange(len(k)), whole.argmax(axis=1)] += ONE - whole.sum(axis=1)
@@ -72,11 +72,11 @@ class Taps:
 
     @property
     def stop_src(self) -> int:
-        """The end (exclusive) of the source pixels that they read."""
+        """The end (exclusive) of the source pixels that these outputs read."""
         return int(self.first[-1]) + int(self.weights.shape[1])
 
     def apply(self, source: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Weigh source rows [start_src, stop_src), (n, ...) uint8, to (outputs, ...) uint8.
+        """Sum source rows [start_src, stop_src) by weight, (n, ...) to (outputs, ...), uint8.
 
         Rounds half up and clips the kernel's overshoot to 0..255.
         """
@@ -106,11 +106,10 @@ class Taps:
 
 
 def resample(source: NDArray[np.uint8], rows: Taps, columns: Taps) -> NDArray[np.uint8]:
-    """Resample RGB pixels, first down the rows, then along the columns.
+    """Resample RGB pixels, first along y, then along x; (h, w, 3) to (H, W, 3) uint8.
 
-    `source` holds exactly source rows [rows.start_src, rows.stop_src) and the columns likewise,
-    (h, w, 3) uint8; returns (H, W, 3) uint8. Rounded to 8 bits after each axis. There is no
-    border: what lies outside the image is for the caller to fill.
+    `source` holds exactly source rows [rows.start_src, rows.stop_src) and the columns likewise.
+    Values are rounded to 8 bits after each axis. The caller fills what lies outside the image.
     """
     down = rows.apply(source)  # (H, w, 3)
     if columns.weights.shape[1] == 1:
@@ -121,7 +120,7 @@ def resample(source: NDArray[np.uint8], rows: Taps, columns: Taps) -> NDArray[np
 def _transpose(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Swap rows and columns, (h, w, 3) to contiguous (w, h, 3).
 
-    As 3-byte items, which numpy moves in half the time of three single bytes.
+    Pixels are moved as 3-byte items, which takes numpy half the time of three single bytes.
     """
     pixels = np.ascontiguousarray(rgb).view("V3")[..., 0]
     return np.ascontiguousarray(pixels.T)[..., None].view(np.uint8)

@@ -1,16 +1,16 @@
-"""Which cells of a slide hold tissue: one RGB pixel a heatmap cell in, one boolean a cell out.
+"""Tissue detection: which pixels of an overview of the slide hold tissue.
 
-The mask decides what is scanned, so it is biased never to lose tissue: scanning some glass only
-costs time. A pixel is tissue when it is coloured *or* darker than the glass, both after every
-channel is divided by the colour of the glass, so that a tint counts as no colour and uneven light
-scales all channels alike. There is no Otsu threshold: on a slide full of tissue Otsu splits dark
-tissue from pale, on an empty one it splits noise, and beside dark tissue it loses the pale. Fixed
-thresholds need only the glass, which is looked for and else taken as pure white.
+The mask decides what is scanned, so it errs towards tissue: scanning some glass only costs time.
+A pixel is tissue when it is coloured *or* darker than the glass. Every channel is first divided by
+the colour of the glass, so that a tint of the glass is no colour and uneven light scales all
+channels alike. Otsu's threshold is not used: on a slide full of tissue it splits dark tissue from
+pale, on an empty slide it splits noise, and beside dark tissue it loses pale tissue. Fixed
+thresholds need only the colour of the glass, which is estimated, or else taken as pure white.
 
-Kept on purpose: pen marks (tissue under a stroke would be lost with it), bubbles and dust where
-they are coloured or dark, the one-pixel rim of black areas. Not tissue: pure white (what the
-scanner did not image) and pure black (what some writers put there instead; a stained section
-lets some light through). Lumina wider than two `FRAGMENT_UM` stay unselected.
+Selected on purpose: pen marks (there may be tissue under them), bubbles and dust where they are
+coloured or dark, and the one-pixel rim of black areas. Not tissue: pure white (not imaged by the
+scanner) and pure black (written by some scanners instead; a stained section lets some light
+through). Lumina wider than two `FRAGMENT_UM` are not selected.
 """
 
 from __future__ import annotations
@@ -25,40 +25,41 @@ FRAGMENT_UM = 50.0
 """A fragment this far across is never removed; a hole up to twice as wide is closed."""
 
 CHROMA = 6
-"""Max minus min of the balanced channels (of 255) from which a pixel counts as stained.
+"""A pixel is stained if max minus min of its balanced channels (of 255) is at least this.
 
-Low, for fat: at 8 a Camelyon overview lost half of the pale fat that 6 keeps. A cell averages many
-pixels, so its noise is small; a deviation of 1.5 levels passes unseen, 2 would select the glass.
+The value is low to keep fat: with 8, an overview of a Camelyon slide lost half of the pale fat that
+is kept with 6. An overview pixel averages many pixels of the slide, so its noise is small: glass
+with a standard deviation of 1.5 levels is not selected, with 2 it would be.
 """
 
 DARKNESS = 40
 """How much darker than the glass (of 255) an unstained pixel must be; a vignette stays below."""
 
 BLACK = 8
-"""Pixels without a channel above this were not imaged."""
+"""A pixel whose channels are all at most this was not imaged."""
 
 SPECK_SIDE = 5
 SPECK_PX = 4
-"""A pixel with fewer selected ones in the square around it, itself included, is a speck."""
+"""A pixel with fewer selected pixels in the square around it, itself included, is a speck."""
 
-# What may be glass: near neutral and bright. Stains absorb green above all, so glass may be
-# yellowish or bluish but hardly pink: else a slide full of pale eosin would be its own glass.
+# Glass is bright and almost neutral. Stains absorb green most, so glass may be yellowish or bluish
+# but hardly pink: otherwise, on a slide full of pale eosin, the eosin would be taken for glass.
 GLASS_MIN, GLASS_TINT, GLASS_PINK = 200, 24, 6
-# Below this share of the slide what looks like glass may as well be the soft rim of the tissue.
+# If less than this share of the slide looks like glass, it may be the soft rim of the tissue.
 GLASS_SHARE = 0.005
 
-STRIP_PX = 1 << 20  # pixels worked on at a time: bounds the 16-bit copies to ten MB
+STRIP_PX = 1 << 20  # pixels processed at a time: bounds the 16-bit copies to ten MB
 
 
 Channel = NDArray[Any]
 
 
 def tissue_mask(rgb: NDArray[np.uint8], um_per_px: float = 7.776) -> NDArray[np.bool_]:
-    """Select the tissue of an overview, (H, W, 3) to (H, W).
+    """Select the tissue of an overview, (H, W, 3) uint8 to (H, W) bool.
 
-    Specks of a pixel or three go where `um_per_px` makes them smaller than `FRAGMENT_UM`, small
-    holes are closed. The default is a cell of stride 8 at 0.972 um/px. Beyond `rgb` it takes five
-    bytes a pixel and 30 MB.
+    Specks of up to three pixels are removed if they are smaller than `FRAGMENT_UM`; small holes are
+    closed. The default of `um_per_px` is that of cells of stride 8 at 0.972 um/px. Needs five bytes
+    a pixel and 30 MB in addition to `rgb`.
     """
     mask = np.zeros(rgb.shape[:2], np.bool_)
     if mask.size == 0:
@@ -80,10 +81,10 @@ def grow(mask: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:
 
 
 def glass_colour(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The (R, G, B) of the empty slide; pure white where too little of it is seen.
+    """The (R, G, B) of the glass; pure white where too little glass is visible.
 
     It is the mean colour at the most frequent green level of the pixels that may be glass. Pure
-    white is no evidence: it mostly lies where the scanner took no image.
+    white pixels do not count: most of them were not imaged.
     """
     levels = np.zeros((256, 4))  # by green level: pixels, and the sums of R, G and B
     for rows in _strips(rgb):
@@ -94,7 +95,7 @@ def glass_colour(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
         green = g[maybe]
         for i, weights in enumerate((None, r[maybe], green, b[maybe])):
             levels[:, i] += np.bincount(green, weights, minlength=256)
-    # Five levels at a time: noise, and gaps that a contrast curve leaves in a histogram.
+    # Five levels are summed, for noise and for the gaps that a contrast curve leaves.
     levels = _sums_of(np.pad(levels, ((2, 2), (0, 0))), 5, axis=0)
     count, *sums = levels[levels[:, 0].argmax()]
     if count < max(1.0, GLASS_SHARE * rgb[..., 0].size):
@@ -110,13 +111,13 @@ def _strips(rgb: NDArray[np.uint8]) -> Iterator[slice]:
 
 
 def _ends(r: Channel, g: Channel, b: Channel) -> tuple[Channel, Channel]:
-    """The least and the largest of three, many times as fast as along an axis of three."""
+    """Minimum and maximum of three channels; many times faster than along an axis of length 3."""
     return np.minimum(np.minimum(r, g), b), np.maximum(np.maximum(r, g), b)
 
 
 def _stained(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Coloured or dark pixels, without those that were never imaged."""
-    # Above 255 nothing is clipped: pale tissue may lie where the light is brighter than the mode.
+    """Coloured or dark pixels, without those that were not imaged."""
+    # Not clipped at 255: pale tissue may lie where the light is brighter than the mode.
     table = np.rint(np.arange(256)[:, None] * (255 / glass)).astype(np.int16)
     r, g, b = (table[:, i][rgb[..., i]] for i in range(3))
     low, high = _ends(r, g, b)
@@ -127,7 +128,7 @@ def _stained(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.b
 
 
 def _without_specks(mask: NDArray[np.bool_], least_px: int) -> NDArray[np.bool_]:
-    """Drop pixels with fewer than `least_px` selected ones around; thin strands stay."""
+    """Remove pixels with fewer than `least_px` selected pixels around; thin strands stay."""
     count = np.pad(mask.view(np.uint8), SPECK_SIDE // 2)
     for axis in (0, 1):
         count = _sums_of(count, SPECK_SIDE, axis)
@@ -136,7 +137,7 @@ def _without_specks(mask: NDArray[np.bool_], least_px: int) -> NDArray[np.bool_]
 
 
 def _close(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Fill holes and gaps up to `2 * radius` wide, as if the image went on empty."""
+    """Fill holes and gaps up to `2 * radius` wide; beyond the image nothing is selected."""
     grown = _any_near(np.pad(mask, 2 * radius), radius)
     return ~_any_near(~grown, radius)
 

@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of the field."""
+"""Small helpers that know nothing about pathology."""

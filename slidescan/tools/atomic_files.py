@@ -1,4 +1,4 @@
-"""Files that are whole or absent: durable writes, one writer at a time, errors in one line."""
+"""Files that are complete or absent: durable writes, locks, and write errors in one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the system's refusals to write at `path` into a `WriteError` that says what to do."""
+    """Turn an OSError while writing at `path` into a `WriteError` that names a remedy."""
     try:
         yield
     except OSError as error:
@@ -34,7 +34,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a path in a folder that does not exist: more likely mistyped than to be made."""
+    """Refuse a path in a folder that does not exist, which is probably mistyped.
+
+    Raises WriteError.
+    """
     with writing(path):
         found = path.parent.is_dir()
     if not found:
@@ -42,7 +45,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_png(path: Path) -> None:
-    """Refuse what cannot become a PNG, before what takes long."""
+    """Refuse a path that cannot become a PNG, before any long work. Raises WriteError."""
     check_folder(path)
     if path.suffix.lower() != ".png" or path.is_dir():
         raise WriteError(f"{path}: not the name of a PNG; choose one that ends in .png")
@@ -50,13 +53,15 @@ def check_png(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write beside, rename at the end: yields the temporary file to write to.
+    """Yield a temporary file beside `path` to write to, and rename it to `path` at the end.
 
-    Whatever was at `path` stays there until the new file is complete and on the disk.
+    An existing file stays at `path` until the new one is complete and on the disk.
+
+    Raises WriteError.
     """
     check_folder(path)
     with writing(path):
-        # Made and closed at once, so that writers of every kind can open it by its name.
+        # Created and closed at once, so that any library can open it by its name.
         with NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix, delete=False
         ) as file:
@@ -78,7 +83,7 @@ def _umask() -> int:
 
 
 def sync(*paths: Path) -> None:
-    """Bring files, and the entries of folders, to the disk."""
+    """Flush files, and the entries of folders, to the disk."""
     for path in paths:
         if path.is_dir() and os.name == "nt":
             continue  # Windows cannot open a folder
@@ -90,10 +95,11 @@ def sync(*paths: Path) -> None:
 
 
 def lock(path: Path, timeout_s: float = 0) -> FileLock:
-    """Take the lock beside `path`, which covers its creation and replacement as well.
+    """Take the lock beside `path`, which also covers creating and replacing `path`.
 
     Raises:
-        WriteError: another process holds it for longer, or it cannot be written.
+        WriteError: another process holds it for longer than `timeout_s`, or the lock file cannot
+            be written.
     """
     check_folder(path)
     held = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s, thread_local=False)
@@ -108,9 +114,9 @@ def lock(path: Path, timeout_s: float = 0) -> FileLock:
 
 
 def release(held: FileLock) -> None:
-    """Give a lock back and leave no file behind."""
-    # Unlinked while held: filelock (3.21 on) takes no lock on a file that has lost its name, so
-    # whoever opened this one cannot hold it beside the next.
+    """Release a lock and delete its file."""
+    # Deleted while held: filelock (3.21 on) takes no lock on a deleted file, so a process that has
+    # opened this one cannot hold it while another holds the next.
     with suppress(OSError):  # Windows removes it on release
         os.unlink(held.lock_file)
     held.release()

@@ -1,4 +1,4 @@
-"""CSV tables with a header: read with the line of every row, written whole or not at all."""
+"""CSV tables with a header: read row by row, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from slidescan.tools.atomic_files import replacing
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """(line, row) of each row of `path`; a row that is too short has None.
+    """Yield (line number, row) for each row of `path`; missing cells of a short row are None.
 
-    Raises `DataError` where it is no such table or lacks one of `columns`.
+    Raises DataError where it is not such a table or lacks one of `columns`.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -30,7 +30,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Replace the table at `path`. Raises `WriteError`."""
+    """Write a table to `path`, replacing an existing one. Raises WriteError."""
     with (
         replacing(path) as beside,
         beside.open("w", newline="", encoding="utf-8") as file,

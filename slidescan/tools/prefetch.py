@@ -1,4 +1,4 @@
-"""Work that is prepared by others while what came before it is used."""
+"""Preparing the next items in other threads while the current one is used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 def prefetch(
     pool: Executor, prepare: Callable[[Job], Result], jobs: Iterable[Job], depth: int
 ) -> Generator[tuple[Job, Result], None, None]:
-    """Each job with what `prepare` makes of it, in order, up to `depth` later ones in the making.
+    """Yield each job with the result of `prepare`, in order; up to `depth` later ones are prepared.
 
-    Closed early, it cancels what has not begun.
+    Closing the generator early cancels the jobs that have not begun.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> with ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,4 @@
-"""What a map records about itself, as strict JSON, and how two records differ."""
+"""Settings as strict JSON, and the differences between two of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JS
 
 
 def strict(value: Mapping[str, JSON]) -> dict[str, Any]:
-    """As it reads back from the file; NaN and what JSON lacks are refused with ValueError."""
+    """Return `value` as it reads back from JSON.
+
+    Raises ValueError or TypeError for NaN and for types that JSON lacks.
+    """
     return cast("dict[str, Any]", json.loads(json.dumps(value, allow_nan=False)))
 
 
 def differences(there: Mapping[str, JSON], here: Mapping[str, JSON]) -> list[str]:
-    """A line for each setting that differs, nested ones by their path.
+    """Return a line for each setting that differs, nested ones by their path.
 
     >>> differences({"model": {"sha256": "ab", "name": "x"}}, {"model": {"sha256": "cd"}})
     ['model.name: "x" there, absent here', 'model.sha256: "ab" there, "cd" here']
@@ -29,7 +32,7 @@ def differences(there: Mapping[str, JSON], here: Mapping[str, JSON]) -> list[str
 
 
 def flat(settings: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
-    """Nested settings by their path, the values in JSON.
+    """Return nested settings by their path, with the values as JSON text.
 
     >>> flat({"plan": {"cells": [{"kind": "normal"}], "mean": [0.7, 0.5]}, "clip": None})
     {'plan.cells.0.kind': '"normal"', 'plan.mean': '[0.7, 0.5]', 'clip': 'null'}
