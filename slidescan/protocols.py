@@ -30,6 +30,19 @@ class Reader(Protocol):
         """RGB of any box of the plane, (H, W, 3), white outside. Safe from several threads."""
 
 
+@runtime_checkable
+class Gapped(Reader, Protocol):
+    """A scan plane some of whose pixels may be missing."""
+
+    def read_with_gaps(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """`read`, and which pixels are missing, (H, W) bool; None where none is."""
+
+
+def read_with_gaps(reader: Reader, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """Read a box and its gaps from any reader."""
+    return reader.read_with_gaps(box) if isinstance(reader, Gapped) else (reader.read(box), None)
+
+
 class Engine(Protocol):
     """A network ready to run."""
 
@@ -60,8 +73,12 @@ def calls_at_once(engine: Engine) -> int:
 class Sink(Protocol):
     """Where finished blocks are stored."""
 
-    def write(self, block: Box, values: NDArray[np.float32]) -> None:
-        """Store the cells of `block`, NaN where not scanned. Called from one thread, in order."""
+    def write(self, block: Box, values: NDArray[np.float32], gaps: NDArray[np.bool_]) -> None:
+        """Store the cells of `block`, NaN where not scanned. Called from one thread, in order.
+
+        `gaps` marks the selected cells that were not scanned because pixels of their field of
+        view are missing.
+        """
 
 
 class Bar(Protocol):

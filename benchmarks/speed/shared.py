@@ -59,7 +59,7 @@ class Memory:
     def __init__(self, shape: tuple[int, int]) -> None:
         self.values = np.full(shape, np.nan, np.float32)
 
-    def write(self, block: Box, values: NDArray[np.float32]) -> None:
+    def write(self, block: Box, values: NDArray[np.float32], gaps: NDArray[np.bool_]) -> None:
         self.values[block.slices] = values
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slidescan.errors import ConfigError, MapError
+from slidescan.errors import ConfigError
+from slidescan.maps.finished import open_finished
 from slidescan.maps.store import Heatmap
 
 if TYPE_CHECKING:
@@ -27,14 +28,9 @@ def open_map(path: str | os.PathLike[str], *, unfinished: bool = False) -> Map:
         unfinished: also open a map whose scan has not finished; its missing cells are NaN.
 
     Raises:
-        MapError: there is no readable map, or its scan has not finished.
+        MapError: there is no readable map, it has lost a part, or its scan has not finished.
     """
-    heatmap = Heatmap.open(Path(path))
-    if not (heatmap.complete or unfinished):
-        raise MapError(
-            f"{path}: the scan has not finished; run slidescan heatmap again, which resumes it"
-        )
-    return Map(heatmap)
+    return Map(open_finished(path, partial=unfinished))
 
 
 class Map:
@@ -77,6 +73,12 @@ class Map:
     def tissue(self) -> NDArray[np.bool_]:
         """Which cells were selected for scanning, (rows, columns)."""
         return self.heatmap.mask
+
+    @property
+    def gaps(self) -> NDArray[np.bool_]:
+        """Which selected cells were not scanned because the slide's file lacks pixels there."""
+        found = self.heatmap.gaps
+        return np.zeros(self.shape, np.bool_) if found is None else found
 
     @property
     def settings(self) -> dict[str, Any]:

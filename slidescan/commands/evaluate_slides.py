@@ -180,9 +180,9 @@ def _compare(study: Study, truth: Truth, maps: list[Path], slides: Path | None) 
 
 def _compare_one(study: Study, truth: Truth, path: Path, slides: Path | None) -> None:
     from slidescan.evaluation.compare_slide import evaluate
-    from slidescan.maps.store import Heatmap
+    from slidescan.maps.finished import open_finished
 
-    with Heatmap.open(path) as heatmap:
+    with open_finished(path, partial=True) as heatmap:  # `evaluate` decides on unfinished maps
         study.admit(heatmap)
         if slides:
             _check_slide(heatmap, slides)

@@ -60,11 +60,13 @@ def command(
     from slidescan.engines.backend import TOLERANCE, choose
     from slidescan.engines.ensemble import Ensemble, described, same_models, shipped_models
     from slidescan.errors import MapError
+    from slidescan.maps.finished import EngineSettings, settings_of
     from slidescan.scanning.verification import compare, draw
     from slidescan.tools.hardware import cores
 
     heatmap = open_map(map_path).heatmap
     settings = heatmap.settings
+    made = settings_of(heatmap, EngineSettings)
     with open_slide_of(heatmap, slide_path) as slide:
         ensemble = Ensemble.load(models or shipped_models(settings), settings.get("tta"), cache)
         if not same_models(settings, ensemble.record()):
@@ -72,13 +74,12 @@ def command(
                 f"{map_path}: made with {described(settings)}, not with "
                 f"{described(ensemble.record())}; name the map's model with --model"
             )
-        drawn = draw(heatmap.mask, cells, seed)
+        drawn = draw(heatmap.scanned, cells, seed)
         if not drawn:
-            click.echo(f"{map_path}: no cell was scanned, nothing to compare")
-            return
-        precision = settings["precision"]
+            raise MapError(f"{map_path}: no cell was scanned, so there is nothing to compare")
+        precision = made.precision
         if device is None:
-            device, engine = settings["device"], engine or settings["engine"]
+            device, engine = made.device, engine or made.engine
         infer = ensemble.engine(choose(engine, device, precision, threads or cores()))
         with bar("verifying", len(drawn), "cell") as done:
             found = compare(heatmap, slide.plane(heatmap.mpp), infer, drawn, done.update)

@@ -6,7 +6,9 @@ Checksums in the shard, of its index and of every zstd frame, show what a power 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,8 +28,17 @@ BLOCK_CELLS = 256
 CHUNK_CELLS = 128
 """Side of a chunk inside a shard, the smallest part that a viewer reads."""
 
+LEAST_BLOCK_CELLS = 16
+"""Smaller blocks are not written; a file that says so is damaged."""
+
 TISSUE = "labels/tissue"
-"""The group of the mask."""
+"""The label image of the cells that are selected for scanning."""
+
+GAPS = "labels/gaps"
+"""The label image of the selected cells that cannot be scanned: pixels are missing there."""
+
+COLOURS = {TISSUE: (0, 114, 178, 96), GAPS: (213, 94, 0, 160)}
+"""RGBA of the label images."""
 
 
 class DamageError(MapError):
@@ -38,19 +49,83 @@ class Arrays:
     """The arrays of one map. A name is "0" for level 0 of the values, "labels/tissue/0", ..."""
 
     def __init__(self, path: Path, *, writable: bool) -> None:
+        """Open the root. Raises MapError where it cannot be read."""
         self.path = path
-        self._group = zarr.open_group(str(path), mode="r+" if writable else "r", zarr_format=3)
         self._opened: dict[str, zarr.Array[Any]] = {}
+        with self._decoding("its metadata"):
+            self._group = zarr.open_group(str(path), mode="r+" if writable else "r", zarr_format=3)
+
+    @contextmanager
+    def _decoding(self, what: str) -> Iterator[None]:
+        """Turn whatever a decoder raises into a MapError."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise MapError(f"{self.path}: {what} cannot be read ({reason})") from error
+        except Exception as error:  # zarr and each of its decoders raise errors of their own
+            raise DamageError(
+                f"{self.path}: {what} is damaged; run the scan again, "
+                "with --overwrite if that does not repair it"
+            ) from error
+
+    def check(self, levels: Sequence[tuple[int, int]], cell_um: float) -> None:
+        """Refuse arrays and NGFF metadata that are not those of a map with these levels.
+
+        Raises DamageError.
+        """
+        for level, shape in enumerate(levels):
+            self._check_array(str(level), shape, np.float32)
+            for label in self.labels:
+                self._check_array(f"{label}/{level}", shape, np.uint8)
+        for group in ("", *self.labels):
+            expected = multiscales("", cell_um, len(levels), "")[0]["datasets"]
+            with self._decoding(f"the NGFF metadata of {group or 'the map'}"):
+                (found,) = self._attributes(group)["ome"]["multiscales"]
+                if found["datasets"] != expected:
+                    raise ValueError("levels that do not lie where the map's record has them")
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The label images of the map; maps of earlier versions have no gaps."""
+        with self._decoding("the NGFF metadata of labels"):
+            listed = self._attributes("labels")["ome"]["labels"]
+            return tuple(label for label in COLOURS if label == TISSUE or _name(label) in listed)
+
+    def _attributes(self, group: str) -> Mapping[str, Any]:
+        return cast("zarr.Group", self._group[group] if group else self._group).attrs
+
+    def _check_array(self, name: str, shape: tuple[int, int], dtype: type[np.generic]) -> None:
+        array = self.open(name)
+        side = self.block_cells
+        found = array.shape, array.dtype, array.shards
+        if found != (shape, np.dtype(dtype), (side, side)) or (
+            name == "0" and array.fill_value == 0
+        ):
+            raise DamageError(
+                f"{self.path}: array {name} is {array.dtype} {array.shape} in shards of "
+                f"{array.shards}, not {np.dtype(dtype)} {shape} in shards of {(side, side)}; "
+                "scan again with --overwrite"
+            )
+
+    @cached_property
+    def block_cells(self) -> int:
+        """Side of a block of this map."""
+        shards = self.open("0").shards
+        if not shards or min(shards) < LEAST_BLOCK_CELLS:
+            raise DamageError(
+                f"{self.path}: array 0 has shards of {shards}; scan again with --overwrite"
+            )
+        return shards[0]
 
     def open(self, name: str) -> zarr.Array[Any]:
-        """Open an array, once. Raises DamageError where it is missing."""
+        """Open an array, once. Raises DamageError where it is missing or no array."""
         if name not in self._opened:
-            try:
-                self._opened[name] = cast("zarr.Array[Any]", self._group[name])
-            except (KeyError, ValueError) as error:
-                raise DamageError(
-                    f"{self.path}: array {name} is missing; scan again with --overwrite"
-                ) from error
+            with self._decoding(f"array {name}"):
+                array = self._group[name]
+                if not isinstance(array, zarr.Array):
+                    raise TypeError(f"{name} is a group")
+                self._opened[name] = array
         return self._opened[name]
 
     def read(self, name: str, cells: Box) -> NDArray[Any]:
@@ -63,15 +138,8 @@ class Arrays:
         array = self.open(name)
         if cells != cells.clip(Box(0, 0, *array.shape)):
             raise ValueError(f"{cells} is not inside {array.shape} cells")
-        try:
+        with self._decoding(f"{cells} of {array.name}"):
             return np.asarray(array[cells.slices])
-        except OSError as error:
-            raise MapError(f"{self.path}: cannot be read ({error.strerror})") from error
-        except Exception as error:  # every decoder has errors of its own
-            raise DamageError(
-                f"{self.path}: {cells} of {array.name} is damaged; run the scan again, "
-                "with --overwrite if that does not repair it"
-            ) from error
 
     def write(self, name: str, block: Box, values: NDArray[Any]) -> None:
         """Write one block and bring it to the disk. Raises WriteError."""
@@ -85,8 +153,12 @@ class Arrays:
 
     def shard(self, name: str, block: Box) -> Path:
         """Return the path of a block's file."""
-        row, column = block.y0 // BLOCK_CELLS, block.x0 // BLOCK_CELLS
+        row, column = block.y0 // self.block_cells, block.x0 // self.block_cells
         return self.path / name / "c" / str(row) / str(column)
+
+    def has_shards(self, name: str) -> bool:
+        """Whether any block of an array was written."""
+        return (self.path / name / "c").is_dir()
 
     def update_record(self, changes: Mapping[str, Any]) -> None:
         """Change keys of the map's record and bring it to the disk. Raises WriteError."""
@@ -102,30 +174,42 @@ def lay(folder: Path, name: str, record: dict[str, Any], mask: NDArray[np.bool_]
     ome = {"version": "0.5", "multiscales": multiscales(name, cell_um, len(levels), "mean")}
     attributes = {"ome": ome, "slidescan": record}
     group = zarr.create_group(str(folder), zarr_format=3, attributes=attributes)
-    index = {"version": "0.5", "labels": ["tissue"]}
+    index = {"version": "0.5", "labels": [_name(label) for label in COLOURS]}
     group.create_group("labels", attributes={"ome": index})
-    # NGFF 0.5: a label image has as many levels as its image. A coarse cell is tissue if any of
-    # its four cells is, which is where its mean is a number.
-    label = {
-        "version": "0.5",
-        "multiscales": multiscales("tissue", cell_um, len(levels), "max"),
-        "image-label": {
-            "colors": [{"label-value": 1, "rgba": [0, 114, 178, 96]}],
-            "source": {"image": "../../"},
-        },
-    }
-    tissue = group.create_group(TISSUE, attributes={"ome": label})
+    for label in COLOURS:
+        group.create_group(label, attributes={"ome": _label(label, cell_um, len(levels))})
     selected = mask
     for level, shape in enumerate(levels):
         _create(group, str(level), shape, np.float32, float("nan"))
+        _create(group, f"{GAPS}/{level}", shape, np.uint8, 0)
         if level:
             selected = touched(selected)
-        cells = _create(tissue, str(level), shape, np.uint8, 0)
+        cells = _create(group, f"{TISSUE}/{level}", shape, np.uint8, 0)
         for y in range(0, shape[0], BLOCK_CELLS):
             rows = slice(y, y + BLOCK_CELLS)
             if selected[rows].any():
                 cells[rows] = selected[rows].astype(np.uint8)
     sync(folder, *folder.rglob("*"))
+
+
+def _label(label: str, cell_um: float, levels: int) -> dict[str, Any]:
+    """NGFF metadata of a label image, which has as many levels as its image.
+
+    A coarse cell of a label is 1 if any of its four cells is. For tissue without gaps, that is
+    where the mean of the probabilities is a number.
+    """
+    return {
+        "version": "0.5",
+        "multiscales": multiscales(_name(label), cell_um, levels, "max"),
+        "image-label": {
+            "colors": [{"label-value": 1, "rgba": list(COLOURS[label])}],
+            "source": {"image": "../../"},
+        },
+    }
+
+
+def _name(label: str) -> str:
+    return label.rpartition("/")[2]
 
 
 def _create(

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from slidescan.errors import MapError
+from slidescan.errors import MapError, describe
 from slidescan.geometry import Grid
 from slidescan.tools.settings_diff import JSON, strict
 
 FORMAT = 1
 """Version of the layout. Raise it for a change that old code would misread."""
+
+Pixels = Annotated[int, Field(ge=1, le=2**40)]
+Even = Annotated[int, Field(ge=2, le=2**20, multiple_of=2)]
+Resolution = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Blank(TypedDict):
@@ -32,6 +38,30 @@ class Blank(TypedDict):
     """anything else worth knowing; never compared"""
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class GridRecord(_Strict):
+    """The fields of `Grid`."""
+
+    extent_px: tuple[Pixels, Pixels]
+    stride: Even
+    field_px: Even
+
+
+class Record(_Strict):
+    """What a map records about itself."""
+
+    grid: GridRecord
+    mpp: Resolution
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    complete: bool
+    selected: int | None = None
+    """cells of the mask; maps of earlier versions do not record it"""
+
+
 def new_record(blank: Blank) -> dict[str, Any]:
     """Return the record of a map that is not scanned yet.
 
@@ -41,11 +71,12 @@ def new_record(blank: Blank) -> dict[str, Any]:
     if mask.shape != grid.shape or 0 in mask.shape or mask.dtype != np.bool_:
         raise ValueError(f"mask {mask.dtype} {mask.shape} is not a bool of {grid.shape}")
     kept = {key: blank[key] for key in ("mpp", "settings", "provenance")}
-    return strict({"format": FORMAT, "grid": asdict(grid), **kept, "complete": False})
+    state = {"complete": False, "selected": int(np.count_nonzero(mask))}
+    return strict({"format": FORMAT, "grid": asdict(grid), **kept, **state})
 
 
 def find_record(path: Path) -> dict[str, Any] | None:
-    """Return the record at `path`, None where there is no slidescan map.
+    """Return the record at `path` as it is, None where there is no slidescan map.
 
     Raises MapError where the file may not be read.
     """
@@ -53,19 +84,31 @@ def find_record(path: Path) -> dict[str, Any] | None:
         record = json.loads((path / "zarr.json").read_text())["attributes"]["slidescan"]
     except PermissionError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from error
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return record if isinstance(record, dict) and "format" in record else None
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> Record:
     """Return the record of the map at `path`.
 
-    Raises MapError where there is no map or it has another format.
+    Raises MapError where there is no map, it has another format or its record is broken.
     """
-    record = find_record(path)
-    if record is None:
+    found = find_record(path)
+    if found is None:
         raise MapError(f"{path}: not a slidescan map; check the path")
-    if record["format"] != FORMAT:
-        raise MapError(f"{path}: map format {record['format']}, not {FORMAT}; update slidescan")
-    return record
+    if found["format"] != FORMAT or isinstance(found["format"], bool):
+        told = reprlib.repr(found["format"])
+        raise MapError(f"{path}: map format {told}, not {FORMAT}; update slidescan")
+    try:
+        # As JSON, in which a tuple is a list.
+        return Record.model_validate_json(json.dumps(found))
+    except ValidationError as error:
+        raise broken(path, error) from error
+
+
+def broken(path: Path, error: ValidationError, part: str = "record") -> MapError:
+    """Return the error for a part of the record with a missing or wrong key."""
+    return MapError(
+        f"{path}: the map's {part} cannot be used ({describe(error)}); scan again with --overwrite"
+    )

@@ -3,13 +3,14 @@
     map.zarr/           attributes `ome` (multiscales, axes y and x) and `slidescan` (the record)
       0, 1, ...         float32 probabilities (cells_y, cells_x), each level half the one before
       labels/tissue/    the mask on the same levels, uint8, 1 = selected for scanning
+      labels/gaps/      likewise, 1 = selected, but the slide lacks pixels of its field of view
 
 Micrometre 0 is the upper-left corner of the scan plane, which is that of the slide's level-0 pixel
 (0, 0). NGFF coordinates are those of sample centres, so the translation of a level is half its
 scale. Level 0 lies on a slide whose own pixels are placed by their centres as well.
 
 Which blocks are done is read from the data and recorded nowhere: a block is done when its shard
-decodes and its finite cells are those of the mask.
+decodes and its finite cells are those of the mask without the gaps.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from numpy.typing import NDArray
 
 from slidescan.errors import MapError
 from slidescan.geometry import Box, Grid
-from slidescan.maps import layout
+from slidescan.maps.coverage import Coverage
 from slidescan.maps.creation import create, locked
 from slidescan.maps.layout import Arrays, DamageError
-from slidescan.maps.ngff import halve, shapes, touched
+from slidescan.maps.ngff import halve, shapes
 from slidescan.maps.record import Blank, find_record, read_record
 from slidescan.tools.atomic_files import release
 from slidescan.tools.settings_diff import JSON, differences, strict
@@ -46,17 +47,16 @@ class Heatmap:
         """Read the record and the mask; callers use `open`."""
         record = read_record(path)
         self.path = path
-        self.grid = Grid(**{**record["grid"], "extent_px": tuple(record["grid"]["extent_px"])})
-        self.mpp = float(record["mpp"])
-        self.settings: dict[str, Any] = record["settings"]
-        self.provenance: dict[str, Any] = record["provenance"]
-        self.complete = bool(record["complete"])
+        self.grid = Grid(**dict(record.grid))
+        self.mpp = record.mpp
+        self.settings: dict[str, Any] = record.settings
+        self.provenance: dict[str, Any] = record.provenance
+        self.complete = record.complete
         self._lock = lock
         self._arrays = Arrays(path, writable=lock is not None)
-        for level in range(len(self.shapes)):
-            self._arrays.open(str(level))
-        self.mask: NDArray[np.bool_] = self._arrays.read(f"{layout.TISSUE}/0", self.grid.cells) == 1
-        self.mask.setflags(write=False)
+        # Before the mask is read: a damaged record may claim any number of cells.
+        self._arrays.check(self.shapes, self.mpp * self.grid.stride)
+        self._coverage = Coverage(self._arrays, self.grid.cells, record.selected)
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False, **blank: Unpack[Blank]) -> Self:
@@ -120,7 +120,7 @@ class Heatmap:
                     f"{path}: made with other settings ({'; '.join(changes)}); "
                     "pass --overwrite or choose another --out"
                 )
-            if found.complete and any(True for _ in found.missing()):
+            if found.complete and not found.whole():
                 found._mark(complete=False)
             return found
 
@@ -145,7 +145,22 @@ class Heatmap:
 
     def blocks(self) -> Iterator[Box]:
         """Every block of level 0, row by row."""
-        return self.grid.cells.split(layout.BLOCK_CELLS)
+        return self.grid.cells.split(self._arrays.block_cells)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(rows, columns), true where a cell is selected for scanning."""
+        return self._coverage.mask
+
+    @property
+    def gaps(self) -> NDArray[np.bool_] | None:
+        """The selected cells that the slide lacks pixels of; None where there are none."""
+        return self._coverage.gaps
+
+    @property
+    def scanned(self) -> NDArray[np.bool_]:
+        """The cells that have a value once the map is complete: the mask without the gaps."""
+        return self._coverage.level(0)
 
     def missing(self) -> Iterator[Box]:
         """The blocks that are not done."""
@@ -153,35 +168,58 @@ class Heatmap:
 
     def done(self, block: Box) -> bool:
         """Whether the block's data is whole; a block without selected cells needs none."""
+        expected = self._coverage.block(block)
         if not self._arrays.shard("0", block).exists():
-            return not self.mask[block.slices].any()
+            return not expected.any()
         try:
-            finite = np.isfinite(self.read(block))
+            finite = np.isfinite(self._read(block, 0))
         except DamageError:
             return False
-        return np.array_equal(finite, self.mask[block.slices])
+        return np.array_equal(finite, expected)
+
+    def whole(self) -> bool:
+        """Whether a complete map has all of its blocks; those of coarser levels are not decoded."""
+        return not any(True for _ in self.missing()) and all(
+            self._arrays.shard(str(level), block).exists()
+            for level, block in self._coarser_blocks()
+        )
 
     def read(self, cells: Box, level: int = 0) -> NDArray[np.float32]:
         """Probabilities of `cells`, NaN where nothing was scanned (yet).
 
         Raises:
-            MapError: the file cannot be read, or its shard is damaged (`DamageError`).
+            MapError: the file cannot be read, or its shard is damaged or, in a complete map,
+                missing (`DamageError`).
         """
-        return cast("NDArray[np.float32]", self._arrays.read(str(level), cells))
+        values = self._read(cells, level)
+        if self.complete:
+            expected = self._coverage.level(level)[cells.slices]
+            if not np.array_equal(np.isfinite(values), expected):
+                raise DamageError(
+                    f"{self.path}: {cells} of level {level} has lost values; run the scan again, "
+                    "with --overwrite if that does not repair it"
+                )
+        return values
 
-    def write(self, block: Box, values: NDArray[np.float32]) -> None:
+    def write(
+        self, block: Box, values: NDArray[np.float32], gaps: NDArray[np.bool_] | None = None
+    ) -> None:
         """Store one block and return once it is on the disk.
 
+        `gaps` marks the selected cells that the slide lacks pixels of.
+
         Raises:
-            ValueError: not a block, or values that are not NaN exactly where the mask is off.
-            MapError: selected cells that are not finite.
+            ValueError: not a block, or values that are not NaN where nothing is to be scanned.
+            MapError: cells to be scanned that are not finite.
             WriteError: the disk does not take them.
         """
         if block not in self.blocks():
             raise ValueError(f"{block} is not a block of {self.grid.shape} cells")
         if values.shape != block.shape or values.dtype != np.float32:
             raise ValueError(f"values {values.dtype} {values.shape} for a block of {block.shape}")
-        mask = self.mask[block.slices]
+        self._require_lock()
+        self._coverage.put_gaps(block, gaps)  # first: a block with gaps alone has no shard
+        mask = self._coverage.block(block)
         if not np.isnan(values[~mask]).all():
             raise ValueError(f"{block}: values outside the mask")
         bad = np.count_nonzero(~np.isfinite(values[mask]))
@@ -206,14 +244,11 @@ class Heatmap:
         missing = sum(1 for _ in self.missing())
         if missing:
             raise MapError(f"{self.path}: {missing} blocks are missing; run the same command again")
-        selected: NDArray[np.bool_] = self.mask
-        for level, shape in enumerate(self.shapes[1:], start=1):
+        self._coverage.finish_gaps(self.shapes)
+        for level, block in self._coarser_blocks():
             finer = Box(0, 0, *self.shapes[level - 1])
-            selected = touched(selected)
-            for block in Box(0, 0, *shape).split(layout.BLOCK_CELLS):
-                if selected[block.slices].any():
-                    under = Box(2 * block.y0, 2 * block.x0, 2 * block.y1, 2 * block.x1).clip(finer)
-                    self._put(level, block, halve(self.read(under, level - 1)))
+            under = Box(2 * block.y0, 2 * block.x0, 2 * block.y1, 2 * block.x1).clip(finer)
+            self._put(level, block, halve(self._read(under, level - 1)))
         self.provenance = {**self.provenance, **strict(provenance)}
         self._mark(complete=True)
 
@@ -227,10 +262,25 @@ class Heatmap:
             changes.append(f"tissue mask: {cells} cells differ")
         return changes
 
+    def _coarser_blocks(self) -> Iterator[tuple[int, Box]]:
+        """(level, block) of the blocks above level 0 that have values in a complete map."""
+        for level, shape in enumerate(self.shapes[1:], start=1):
+            expected = self._coverage.level(level)
+            for block in Box(0, 0, *shape).split(self._arrays.block_cells):
+                if expected[block.slices].any():
+                    yield level, block
+
+    def _read(self, cells: Box, level: int) -> NDArray[np.float32]:
+        """Cells as they are on the disk, whether or not values are missing."""
+        return cast("NDArray[np.float32]", self._arrays.read(str(level), cells))
+
     def _put(self, level: int, block: Box, values: NDArray[np.float32]) -> None:
+        self._require_lock()
+        self._arrays.write(str(level), block, values)
+
+    def _require_lock(self) -> None:
         if self._lock is None:
             raise ValueError(f"{self.path}: not open for writing")
-        self._arrays.write(str(level), block, values)
 
     def _mark(self, *, complete: bool) -> None:
         self._arrays.update_record({"complete": complete, "provenance": self.provenance})

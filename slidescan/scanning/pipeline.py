@@ -16,9 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.geometry import Box, Grid
-from slidescan.protocols import BATCH, Engine, Reader, Selective, Sink, calls_at_once
+from slidescan.geometry import Box, Field, Grid
+from slidescan.protocols import (
+    BATCH,
+    Engine,
+    Reader,
+    Selective,
+    Sink,
+    calls_at_once,
+    read_with_gaps,
+)
 from slidescan.tools.prefetch import prefetch
+from slidescan.tools.windows import any_in_windows
 
 TILE_PX = 1024
 """Scan-plane pixels between the origins of neighbouring tiles; the 88 px of halo come on top.
@@ -42,6 +51,9 @@ class Work:
 
 _Job = tuple[Work, Box]
 """A block and one of its tiles."""
+
+_Scored = tuple[NDArray[np.float32], NDArray[np.bool_] | None]
+"""The values of a tile, NaN where not scanned, and its selected cells in gaps if it has any."""
 
 
 def plan_work(blocks: Iterable[Box], mask: NDArray[np.bool_], tile_cells: int) -> Iterator[Work]:
@@ -93,14 +105,21 @@ def scan(
     at_once = calls_at_once(engine)
     workers = threads + at_once
 
-    def scores_of(job: _Job) -> NDArray[np.float32]:
+    def scores_of(job: _Job) -> _Scored:
         _, tile = job
-        pixels = reader.read(grid.pixels(tile))
+        pixels, missing = read_with_gaps(reader, grid.pixels(tile))
+        wanted, gaps = mask[tile.slices], None
+        if missing is not None:
+            gaps = wanted & _touched(missing, grid.field)
+            wanted = wanted & ~gaps
+            if not wanted.any():
+                return np.full(tile.shape, np.nan, np.float32), gaps
         # In threads of the engine's own: torch on a CPU has a team of threads for each that calls.
-        return lanes.submit(_score, engine, pixels, mask[tile.slices]).result()
+        scores = lanes.submit(_score, engine, pixels, wanted).result()
+        return np.where(wanted, scores, np.float32(np.nan)), gaps
 
     pending: deque[Future[None]] = deque()
-    values = np.empty((0, 0), np.float32)
+    values, gaps = np.empty((0, 0), np.float32), np.empty((0, 0), np.bool_)
     with (
         ThreadPoolExecutor(1, "write") as writer,
         ThreadPoolExecutor(at_once, "score") as lanes,
@@ -108,19 +127,30 @@ def scan(
         closing(prefetch(pool, scores_of, jobs, workers * AHEAD)) as scored,
     ):
         try:
-            for (item, tile), scores in scored:
+            for (item, tile), (scores, unseen) in scored:
                 if tile == item.tiles[0]:
                     values = np.full(item.block.shape, np.nan, np.float32)
+                    gaps = np.zeros(item.block.shape, np.bool_)
                 here = tile.shift(-item.block.y0, -item.block.x0).slices
-                values[here] = np.where(mask[tile.slices], scores, np.float32(np.nan))
+                values[here] = scores
+                if unseen is not None:
+                    gaps[here] = unseen
                 on_tile(tile)
                 if tile == item.tiles[-1]:
                     while len(pending) > 1:
                         pending.popleft().result()
-                    pending.append(writer.submit(sink.write, item.block, values))
+                    pending.append(writer.submit(sink.write, item.block, values, gaps))
         finally:
             for future in pending:
                 future.result()
+
+
+def _touched(missing: NDArray[np.bool_], field: Field) -> NDArray[np.bool_]:
+    """Which cells have a missing pixel in their field of view, (H, W) pixels to (h, w) cells."""
+    for axis in (0, 1):
+        starts = np.arange(field.outputs(missing.shape[axis])) * field.stride
+        missing = any_in_windows(missing, starts, field.size, axis)
+    return missing
 
 
 def _score(

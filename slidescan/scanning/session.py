@@ -17,6 +17,7 @@ from slidescan.engines import backend, engine_pool, ensemble, patchwise, scan_mo
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
 from slidescan.maps.creation import check_target
+from slidescan.maps.gaps import find_gaps
 from slidescan.maps.store import Heatmap
 from slidescan.models import model
 from slidescan.protocols import BATCH, Engine, Report
@@ -129,13 +130,16 @@ class Session:
                 overwrite=options.overwrite,
             ) as heatmap:
                 del mask  # the map has it, and it is a large one
-                scanned = int(heatmap.mask.sum())
                 if heatmap.complete:
                     self.report.say(f"{out}: complete already, nothing to do")
+                    self._find_gaps(heatmap, slide)
+                    scanned = int(heatmap.scanned.sum())
                     return Summary(*grid.shape, scanned, 0.0, 0.0, complete_before=True)
                 megapixels = self.fill(heatmap, plane)
+                gaps = self._find_gaps(heatmap, slide)
                 seconds = round(time.perf_counter() - started, 3)
-                heatmap.finish({"last_run": {"seconds": seconds, "megapixels": megapixels}})
+                heatmap.finish({"last_run": {"seconds": seconds, "megapixels": megapixels}, **gaps})
+                scanned = int(heatmap.scanned.sum())
         return Summary(*grid.shape, scanned, megapixels, seconds)
 
     def settings(self, slide: Slide) -> dict[str, JSON]:
@@ -177,20 +181,37 @@ class Session:
     def _find_tissue(self, plane: Plane, stride: int, cells: Box) -> NDArray[np.bool_]:
         """Which of `cells` hold tissue, by an overview of one pixel a cell or, of large ones, more.
 
-        A fragment that must not be lost fills a whole pixel, wherever it lies.
+        A fragment that must not be lost fills a whole pixel, wherever it lies. Where the overview
+        lacks pixels there may be tissue.
         """
         side = math.ceil(plane.mpp * stride / (tissue.FRAGMENT_UM / 2))
         overview = plane.slide.plane(plane.mpp * stride / side)
         box = Box(cells.y0 * side, cells.x0 * side, cells.y1 * side, cells.x1 * side)
+        gaps: list[tuple[Box, NDArray[np.bool_]]] = []
+        threads, bar = self.backend.threads, self.report.bar
         try:
-            rgb = read_whole(overview, box, "finding tissue", self.backend.threads, self.report.bar)
+            rgb = read_whole(
+                overview, box, "finding tissue", threads, bar, lambda *gap: gaps.append(gap)
+            )
         except SlideError as error:
             raise SlideError(f"{error}; --no-tissue-mask scans what can be read") from error
         found = tissue.tissue_mask(rgb, um_per_px=overview.mpp)
+        for part, missing in gaps:
+            found[part.shift(-box.y0, -box.x0).slices] |= missing
         rows, columns = cells.shape
         pixels = found.reshape(rows, side, columns, side)
         held: NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=(1, 3))
         return held
+
+    def _find_gaps(self, heatmap: Heatmap, slide: Slide) -> dict[str, JSON]:
+        """Warn of cells that the slide lacks pixels of; returns what the map records of them."""
+        pitch_um = heatmap.mpp * heatmap.grid.stride
+        pitch_l0 = pitch_um / slide.mpp[0], pitch_um / slide.mpp[1]
+        found = find_gaps(heatmap.gaps, heatmap.mask, pitch_l0)
+        if found is None:
+            return {}
+        self.report.warn(f"{slide.path}: {found.warning()}")
+        return {"gaps": found.record()}
 
     def fill(self, heatmap: Heatmap, plane: Plane) -> float:
         """Scan the blocks that a map still lacks; returns their scan-plane megapixels."""

@@ -34,23 +34,39 @@ class Plane:
     """slide.bounds_l0 on this plane, rounded outwards"""
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """RGB of `box`, scan-plane px, (H, W, 3) uint8; white outside the slide.
+        """RGB of `box`, scan-plane px, (H, W, 3) uint8; white outside the slide and in gaps.
 
         The box may lie partly or wholly outside. A pixel has the same value whichever box it is
         read in. Safe to call from several threads.
 
         Raises SlideError where the slide cannot be read.
         """
+        return self.read_with_gaps(box)[0]
+
+    def read_with_gaps(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """`read`, and which pixels depend on pixels that the file does not hold.
+
+        The second array is (H, W) bool, or None where nothing is missing.
+
+        Raises SlideError where the slide cannot be read.
+        """
         inside = box.clip(Box(0, 0, *self.shape_px))
         if not inside.area:
-            return np.full((*box.shape, 3), WHITE, np.uint8)
+            return np.full((*box.shape, 3), WHITE, np.uint8), None
         rows = Taps.of(inside.y0, inside.y1, self.ratio[0])
         columns = Taps.of(inside.x0, inside.x1, self.ratio[1])
         support = Box(rows.start_src, columns.start_src, rows.stop_src, columns.stop_src)
-        pixels = resample(self.slide.read_level(self.level, support), rows, columns)
+        source, missing = self.slide.read_level_with_gaps(self.level, support)
+        pixels = resample(source, rows, columns)
+        gaps = None if missing is None else columns.touched(rows.touched(missing, 0), 1)
         if inside == box:
-            return pixels
+            return pixels, gaps
+        here = inside.shift(-box.y0, -box.x0).slices
         # Exactly white: resampled, the edge of the slide would ring into the first pixels outside.
         out = np.full((*box.shape, 3), WHITE, np.uint8)
-        out[inside.shift(-box.y0, -box.x0).slices] = pixels
-        return out
+        out[here] = pixels
+        if gaps is None:
+            return out, None
+        around = np.zeros(box.shape, np.bool_)
+        around[here] = gaps
+        return out, around

@@ -23,6 +23,10 @@ CONTRADICTION = 1.6
 
 ENDS_BYTES = 2**20
 
+GLASS_OMITTED = frozenset({"dicom", "leica", "mirax", "philips", "ventana", "zeiss"})
+"""OpenSlide's vendors whose files leave out areas that were not scanned (openslide.org/formats;
+for DICOM the organisation TILED_SPARSE). In other formats a missing tile is damage."""
+
 
 @dataclass(frozen=True, slots=True)
 class Level:
@@ -133,6 +137,24 @@ def find_bounds(recorded: Properties, whole: Box) -> Box:
         return whole
     box = Box(y, x, y + height, x + width).clip(whole)
     return box if box.area else whole
+
+
+def find_gap_bounds(recorded: Properties, bounds_l0: Box, level: Level) -> Box:
+    """Where a transparent pixel of a level is missing, level px; elsewhere it is outside.
+
+    Empty for formats that leave out glass on purpose.
+    """
+    if recorded.get("openslide.vendor") in GLASS_OMITTED:
+        return Box(0, 0, 0, 0)
+    (dy, dx), (height, width) = level.downsample, level.shape_px
+    inner = Box(
+        math.ceil(bounds_l0.y0 / dy),
+        math.ceil(bounds_l0.x0 / dx),
+        math.floor(bounds_l0.y1 / dy),
+        math.floor(bounds_l0.x1 / dx),
+    )
+    # OpenSlide may mix the last row and column with what lies beyond.
+    return inner.clip(Box(0, 0, height - 1, width - 1))
 
 
 def find_fingerprint(path: Path, recorded: Properties) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from slidescan.tools.windows import any_in_windows
+
 ONE = 2**14
 """Weights are integers that sum to this. With 8-bit pixels every partial sum stays below 2**24,
 where float32 is exact, so neither the order of summation nor fused multiply-add changes it."""
@@ -74,6 +76,10 @@ class Taps:
     def stop_src(self) -> int:
         """The end (exclusive) of the source pixels that these outputs read."""
         return int(self.first[-1]) + int(self.weights.shape[1])
+
+    def touched(self, source: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+        """Return which outputs read a true source pixel, along an axis of a 2-D mask."""
+        return any_in_windows(source, self.first - self.start_src, self.weights.shape[1], axis)
 
     def apply(self, source: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Sum source rows [start_src, stop_src) by weight, (n, ...) to (outputs, ...), uint8.

@@ -31,6 +31,10 @@ SAME_GRID = 1e-6
 keeps its resolution as a fraction that OpenSlide reads in single precision, and over 100,000 px
 this is a tenth of a pixel."""
 
+OPAQUE = 250
+"""A pixel of less alpha (of 255) is missing. Where OpenSlide interpolates, pixels at the seams of
+tiles have down to 253."""
+
 
 class Slide:
     """A slide that OpenSlide can read; use it as a context manager.
@@ -54,6 +58,9 @@ class Slide:
         )
         self.warnings = properties.find_warnings(self.mpp, self.objective_power)
         self.fingerprint = properties.find_fingerprint(path, recorded)
+        self._gap_bounds = [
+            properties.find_gap_bounds(recorded, self.bounds_l0, level) for level in self.levels
+        ]
         self._handles = Handles(path, handle)
 
     @classmethod
@@ -109,9 +116,21 @@ class Slide:
         return Plane(self, mpp, level.index, (ratio_y, ratio_x), shape, bounds)
 
     def read_level(self, index: int, box: Box) -> NDArray[np.uint8]:
-        """RGB of `box` in pixels of level `index`, (H, W, 3) uint8; white outside the level.
+        """RGB of `box` in pixels of level `index`, (H, W, 3) uint8; white outside and in gaps.
 
-        A pixel has the same value whichever box it is read in. Safe from several threads.
+        A pixel has the same value whichever box it is read in. Safe to call from several threads.
+
+        Raises SlideError where the slide cannot be read.
+        """
+        return self.read_level_with_gaps(index, box)[0]
+
+    def read_level_with_gaps(
+        self, index: int, box: Box
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """`read_level`, and which pixels the file does not hold; None where it holds them all.
+
+        OpenSlide gives the pixels of a missing tile as transparent. Transparent pixels outside
+        `bounds_l0`, and in formats that leave out glass, are no gaps.
 
         Raises SlideError where the slide cannot be read.
         """
@@ -125,15 +144,26 @@ class Slide:
         out = np.full((*box.shape, 3), WHITE, np.uint8)
         inside = box.clip(Box(0, 0, *level.shape_px))
         if not inside.area:
-            return out
+            return out, None
+        gaps: NDArray[np.bool_] | None = None
         height, width = level.block_px
         for y in range(inside.y0 // height * height, inside.y1, height):
             for x in range(inside.x0 // width * width, inside.x1, width):
                 block = Box(y, x, y + height, x + width).clip(Box(0, 0, *level.shape_px))
                 part = block.clip(inside)
                 rgba = self._read_block(level, block)[part.shift(-y, -x).slices]
-                out[part.shift(-box.y0, -box.x0).slices] = _on_white(rgba)
-        return out
+                here = part.shift(-box.y0, -box.x0)
+                lowest = rgba[..., 3].min()
+                if lowest == 255:
+                    out[here.slices] = rgba[..., :3]
+                    continue
+                out[here.slices] = _on_white(rgba)
+                held = self._gap_bounds[index].clip(part).shift(-part.y0, -part.x0)
+                missing = rgba[held.slices][..., 3] < OPAQUE
+                if missing.any():
+                    gaps = np.zeros(box.shape, np.bool_) if gaps is None else gaps
+                    gaps[held.shift(here.y0, here.x0).slices] = missing
+        return out, gaps
 
     def _read_block(self, level: Level, block: Box) -> NDArray[np.uint8]:
         """RGBA of one block of a level, (h, w, 4) uint8."""
@@ -160,9 +190,6 @@ def _ceil(pixels: float) -> int:
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Lay straight-alpha RGBA on white, (h, w, 4) to (h, w, 3) uint8."""
-    alpha = rgba[..., 3:]
-    if alpha.min() == 255:
-        return rgba[..., :3]
-    opaque = alpha.astype(np.uint32)
+    opaque = rgba[..., 3:].astype(np.uint32)
     mixed = (rgba[..., :3] * opaque + WHITE * (255 - opaque) + 127) // 255
     return mixed.astype(np.uint8)

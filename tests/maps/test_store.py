@@ -115,7 +115,7 @@ def test_ngff_validators_accept_image_and_labels(finished: Path) -> None:
     image = Image.from_zarr(zarr.open_group(finished, mode="r"))
     labels = Labels.from_zarr(zarr.open_group(finished / "labels", mode="r"))
     label = ImageLabel.from_zarr(zarr.open_group(finished / "labels/tissue", mode="r"))
-    assert labels.attributes.ome.labels == ["tissue"]
+    assert labels.attributes.ome.labels == ["tissue", "gaps"]
     (scales,), (label_scales,) = (x.attributes.ome.multiscales for x in (image, label))
     # NGFF 0.5 asks for as many label levels as image levels.
     assert len(scales.datasets) == len(label_scales.datasets) == 3

@@ -106,7 +106,7 @@ class MapSink:
     blocks: list[Box] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
 
-    def write(self, block: Box, values: NDArray[np.float32]) -> None:
+    def write(self, block: Box, values: NDArray[np.float32], gaps: NDArray[np.bool_]) -> None:
         assert values.dtype == np.float32
         assert values.shape == block.shape
         assert block not in self.blocks
@@ -215,7 +215,7 @@ def test_a_slow_disk_holds_the_scan_up() -> None:
     class SlowSink:
         written = 0
 
-        def write(self, block: Box, values: NDArray[np.float32]) -> None:
+        def write(self, block: Box, values: NDArray[np.float32], gaps: NDArray[np.bool_]) -> None:
             time.sleep(0.01)
             self.written += 1
             leads.append(engine.calls - self.written)
@@ -247,10 +247,10 @@ def test_blocks_before_an_unreadable_tile_are_written() -> None:
 
 def test_a_full_disk_ends_the_scan() -> None:
     class FullSink(MapSink):
-        def write(self, block: Box, values: NDArray[np.float32]) -> None:
+        def write(self, block: Box, values: NDArray[np.float32], gaps: NDArray[np.bool_]) -> None:
             if len(self.blocks) == 1:
                 raise WriteError("disk full")
-            super().write(block, values)
+            super().write(block, values, gaps)
 
     sink, reader = FullSink(), ArrayReader()
     with pytest.raises(WriteError, match="disk full"):
@@ -260,7 +260,7 @@ def test_a_full_disk_ends_the_scan() -> None:
 
 def test_a_full_disk_at_the_last_block_is_no_success() -> None:
     class FullSink(MapSink):
-        def write(self, block: Box, values: NDArray[np.float32]) -> None:
+        def write(self, block: Box, values: NDArray[np.float32], gaps: NDArray[np.bool_]) -> None:
             if block == last:
                 raise WriteError("disk full")
 

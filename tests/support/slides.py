@@ -101,6 +101,19 @@ def spoil_tile(path: Path, row: int, column: int, level: int = 0) -> None:
         file.write(b"\x5a" * count)
 
 
+def drop_tile(path: Path, row: int, column: int, level: int = 0) -> None:
+    """Set the byte count of one tile to 0: the file holds no pixels of it."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[level]
+        assert isinstance(page, tifffile.TiffPage)
+        tag = page.tags["TileByteCounts"]
+        index = row * -(-page.imagewidth // page.tilewidth) + column
+        size = tag.valuebytecount // tag.count
+    with path.open("r+b") as file:
+        file.seek(tag.valueoffset + index * size)
+        file.write(bytes(size))
+
+
 def truncate(path: Path, share: float) -> None:
     """Cut the file, as a copy that was broken off; tifffile writes level 0's index first."""
     with path.open("r+b") as file:

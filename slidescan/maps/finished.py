@@ -1,0 +1,111 @@
+"""Maps as their readers need them: finished, whole, and with a record that can be relied on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slidescan.errors import MapError
+from slidescan.maps.layout import DamageError
+from slidescan.maps.record import Pixels, Resolution, broken
+from slidescan.maps.store import Heatmap
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]+$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class SlideSettings(_Strict):
+    """The slide of a map; pairs are (y, x)."""
+
+    fingerprint: str
+    mpp: tuple[Resolution, Resolution]
+    """um/px of level 0"""
+    extent_l0: tuple[Pixels, Pixels]
+
+
+class Calibration(_Strict):
+    """What a model's calibration is identified by."""
+
+    temperature: Resolution
+    isotonic_sha256: Sha256 | None
+
+
+class ModelSettings(_Strict):
+    """A model, or the members of an ensemble and what they are called together."""
+
+    name: str
+    sha256: Sha256
+    calibration: Calibration | None = None
+    members: Annotated[list[ModelSettings], Field(min_length=1)] | None = None
+
+
+class Settings(_Strict):
+    """The settings that every reader of a map relies on."""
+
+    slide: SlideSettings
+    model: ModelSettings
+    tta: Literal["d4"] | None = None
+    mode: Literal["dense", "patch"] = "dense"
+
+
+class EngineSettings(Settings):
+    """The settings by which a map's cells are computed again."""
+
+    engine: Literal["openvino", "torch"]
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16", "fp16", "int8+bf16", "int8+fp32"]
+
+
+class Provenance(_Strict):
+    """What readers show of a map's provenance."""
+
+    slide: str = Field(min_length=1)
+    """the file's name"""
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def settings_of(heatmap: Heatmap, kind: type[S]) -> S:
+    """Check the settings of a map and return them typed. Raises MapError."""
+    return _checked(heatmap.path, "settings", kind, heatmap.settings)
+
+
+def open_finished(path: str | Path, *, partial: bool = False) -> Heatmap:
+    """Open a map for reading that is finished and has lost nothing; every reader opens it so.
+
+    `partial` also accepts a map that is not finished. All blocks of level 0 of a finished map are
+    read and checked.
+
+    Raises MapError: no map, not finished, damaged, or its record lacks what readers need.
+    """
+    heatmap = Heatmap.open(path)
+    settings_of(heatmap, Settings)
+    _checked(heatmap.path, "provenance", Provenance, heatmap.provenance)
+    if heatmap.complete:
+        if not heatmap.whole():
+            raise DamageError(
+                f"{path}: has lost blocks; run the same slidescan heatmap command again to scan "
+                "them"
+            )
+    elif not partial:
+        raise MapError(
+            f"{path}: the scan has not finished; run slidescan heatmap again, which resumes it"
+        )
+    return heatmap
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _checked(path: Path, part: str, kind: type[M], found: dict[str, Any]) -> M:
+    try:
+        return kind.model_validate_json(json.dumps(found))
+    except ValidationError as error:
+        raise broken(path, error, part) from error
