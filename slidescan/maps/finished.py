@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -77,7 +78,7 @@ def settings_of(heatmap: Heatmap, kind: type[S]) -> S:
     return _checked(heatmap.path, "settings", kind, heatmap.settings)
 
 
-def open_finished(path: str | Path, *, partial: bool = False) -> Heatmap:
+def open_finished(path: str | os.PathLike[str], *, partial: bool = False) -> Heatmap:
     """Open a map for reading that is finished and has lost nothing; every reader opens it so.
 
     `partial` also accepts a map that is not finished. All blocks of level 0 of a finished map are
@@ -85,7 +86,7 @@ def open_finished(path: str | Path, *, partial: bool = False) -> Heatmap:
 
     Raises MapError: no map, not finished, damaged, or its record lacks what readers need.
     """
-    heatmap = Heatmap.open(path)
+    heatmap = Heatmap.open(Path(path))
     settings_of(heatmap, Settings)
     _checked(heatmap.path, "provenance", Provenance, heatmap.provenance)
     if heatmap.complete:

@@ -6,7 +6,7 @@ Checksums in the shard, of its index and of every zstd frame, show what a power 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from zarr.codecs import ZstdCodec
 
 from slidescan.errors import MapError
 from slidescan.geometry import Box
-from slidescan.maps.ngff import multiscales, shapes, touched
+from slidescan.maps.ngff import halved, multiscales, shapes, touched
 from slidescan.tools.atomic_files import sync, writing
 
 BLOCK_CELLS = 256
@@ -30,6 +30,8 @@ CHUNK_CELLS = 128
 
 LEAST_BLOCK_CELLS = 16
 """Smaller blocks are not written; a file that says so is damaged."""
+
+MOST_LEVELS = 32
 
 TISSUE = "labels/tissue"
 """The label image of the cells that are selected for scanning."""
@@ -69,11 +71,22 @@ class Arrays:
                 "with --overwrite if that does not repair it"
             ) from error
 
-    def check(self, levels: Sequence[tuple[int, int]], cell_um: float) -> None:
-        """Refuse arrays and NGFF metadata that are not those of a map with these levels.
+    @cached_property
+    def level_count(self) -> int:
+        """How many levels the map has, by its NGFF metadata."""
+        with self._decoding("the NGFF metadata of the map"):
+            (image,) = self._attributes("")["ome"]["multiscales"]
+            count = len(image["datasets"])
+            if not 1 <= count <= MOST_LEVELS:
+                raise ValueError(f"{count} levels")
+            return count
+
+    def check(self, shape: tuple[int, int], cell_um: float) -> None:
+        """Refuse arrays and NGFF metadata that are not those of a map of `shape` cells.
 
         Raises DamageError.
         """
+        levels = halved(shape, self.level_count)
         for level, shape in enumerate(levels):
             self._check_array(str(level), shape, np.float32)
             for label in self.labels:

@@ -13,11 +13,21 @@ LEVEL_CELLS = 256
 
 
 def shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the cells (rows, columns) of every level, finest first."""
-    levels = [shape]
-    while max(levels[-1]) > LEVEL_CELLS:
-        levels.append((-(-levels[-1][0] // 2), -(-levels[-1][1] // 2)))
-    return levels
+    """Return the cells (rows, columns) of every level of a new map, finest first."""
+    count = 1
+    while max(halved(shape, count)[-1]) > LEVEL_CELLS:
+        count += 1
+    return halved(shape, count)
+
+
+def halved(shape: tuple[int, int], count: int) -> list[tuple[int, int]]:
+    """Return the cells (rows, columns) of `count` levels, each half the one before.
+
+    >>> halved((5, 8), 3)
+    [(5, 8), (3, 4), (2, 2)]
+    """
+    rows, columns = shape
+    return [(-(-rows >> level), -(-columns >> level)) for level in range(count)]
 
 
 def halve(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from slidescan.geometry import Box, Grid
 from slidescan.maps.coverage import Coverage
 from slidescan.maps.creation import create, locked
 from slidescan.maps.layout import Arrays, DamageError
-from slidescan.maps.ngff import halve, shapes
+from slidescan.maps.ngff import halve, halved
 from slidescan.maps.record import Blank, find_record, read_record
 from slidescan.tools.atomic_files import release
 from slidescan.tools.settings_diff import JSON, differences, strict
@@ -55,7 +55,7 @@ class Heatmap:
         self._lock = lock
         self._arrays = Arrays(path, writable=lock is not None)
         # Before the mask is read: a damaged record may claim any number of cells.
-        self._arrays.check(self.shapes, self.mpp * self.grid.stride)
+        self._arrays.check(self.grid.shape, self.mpp * self.grid.stride)
         self._coverage = Coverage(self._arrays, self.grid.cells, record.selected)
 
     @classmethod
@@ -141,7 +141,7 @@ class Heatmap:
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """Cells (rows, columns) of each level, finest first."""
-        return shapes(self.grid.shape)
+        return halved(self.grid.shape, self._arrays.level_count)
 
     def blocks(self) -> Iterator[Box]:
         """Every block of level 0, row by row."""

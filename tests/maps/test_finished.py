@@ -35,13 +35,7 @@ def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def levels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The levels of the map."""
-    monkeypatch.setattr("slidescan.maps.ngff.LEVEL_CELLS", 32)
-
-
-@pytest.fixture
-def spoilt(folder: Path, tmp_path: Path, levels: None) -> Path:
+def spoilt(folder: Path, tmp_path: Path) -> Path:
     """A copy of the map to spoil."""
     return Path(shutil.copytree(folder / "map.zarr", tmp_path / "map.zarr"))
 
