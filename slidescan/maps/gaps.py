@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from slidescan.tools.settings_diff import JSON
 
@@ -54,6 +53,8 @@ def find_gaps(
     """
     if gaps is None or not gaps.any():
         return None
+    from scipy import ndimage  # slow to import, and most maps have no gaps
+
     labels, _ = ndimage.label(gaps, np.ones((3, 3)))
     boxes = [_box_l0(rows, columns, pitch_l0) for rows, columns in ndimage.find_objects(labels)]
     boxes.sort(key=lambda box: box[2] * box[3], reverse=True)
