@@ -166,7 +166,7 @@ def one_line(out: Path) -> Iterator[None]:
     except SlidescanError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:
-        raise click.ClickException("interrupted; the same command goes on") from error
+        raise click.ClickException("interrupted; the same command resumes") from error
 
 
 # --- evaluation -----------------------------------------------------------------------------------
