@@ -1,1 +1,1 @@
-"""Patches in, probabilities out: what is to be scored, scoring it, and going on after a stop."""
+"""Patches: image files and HDF5, labelled data sets, scoring, and resuming a prediction."""

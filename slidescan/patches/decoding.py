@@ -1,4 +1,4 @@
-"""Patches from image files: RGB of 96 x 96 px, or why not."""
+"""Decode patches from image files: RGB of 96 x 96 px, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from slidescan.geometry import PATCH_PX
 
 SHAPE = (PATCH_PX, PATCH_PX, 3)
 IMAGES = (".tif", ".tiff", ".png", ".webp", ".jpg", ".jpeg", ".bmp")
-"""Endings of files that are taken for images, in lower case."""
+"""Endings of image files, in lower case."""
 
 Patch = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """Why there are no pixels."""
+    """The reason why a patch has no pixels."""
 
     detail: str
     kind: Literal["unreadable", "size"] = "unreadable"
@@ -33,9 +33,9 @@ class Bad:
 
 
 def read_patch(path: str | Path) -> Patch | Bad:
-    """(96, 96, 3) RGB of a file, or why not."""
+    """Read a file: (96, 96, 3) RGB, or the reason why not."""
     try:
-        # At once: Pillow reads a file in many small steps, three times slower.
+        # The whole file at once: Pillow reads in many small steps, which is three times slower.
         with open(path, "rb") as file:
             return decode(file.read())
     except FileNotFoundError:
@@ -45,7 +45,7 @@ def read_patch(path: str | Path) -> Patch | Bad:
 
 
 def decode(content: bytes) -> Patch | Bad:
-    """(96, 96, 3) RGB of an encoded image, or why not."""
+    """Decode an image: (96, 96, 3) RGB, or the reason why not."""
     if not content:
         return Bad("is an empty file")
     try:
@@ -56,12 +56,12 @@ def decode(content: bytes) -> Patch | Bad:
             if image.mode not in ("RGB", "RGBA", "L", "P"):
                 return Bad(f"holds {image.mode} pixels, not 8-bit RGB")
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    # Pillow's decoders raise errors of every kind at damaged files.
+    # Pillow's decoders raise many kinds of errors for damaged files.
     except Exception as error:
         return Bad(f"not a readable image: {told(error)}")
 
 
 def told(error: Exception) -> str:
-    """An error in one line."""
-    # Pillow names the buffer, and its address.
+    """Put an error into one line."""
+    # Pillow's message contains the buffer and its address.
     return re.sub(" <.*? at 0x[0-9a-f]+>", "", " ".join(str(error).split())) or type(error).__name__

@@ -1,9 +1,9 @@
-"""What has been scored so far, on disk beside the table that is to be: a killed run goes on.
+"""The journal of a prediction: scores so far, on disk beside the table, so that it can resume.
 
-    # slidescan predict {"model": ..., "precision": ..., ...}     all that determines a number
-    0,0.9912345                                                  a patch's row and its probability
+    # slidescan predict {"model": ..., "precision": ..., ...}     all that determines a score
+    0,0.9912345                                                  the row of a patch, its probability
 
-Rows stand for ids, which may hold anything that a file's name may.
+Patches are named by their row, because an id may contain any character of a file name.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _LINE = re.compile(rb"(\d{1,12}),([0-9.e+-]{1,24})\n")
 
 
 class Journal:
-    """The scores of `count` patches, NaN where there is none yet; each batch goes to the disk."""
+    """The scores of `count` patches, NaN where there is none yet; each batch is written to disk."""
 
     def __init__(self, path: Path, settings: Mapping[str, JSON], count: int) -> None:
         self.path = path
         self.scores: NDArray[np.float32] = np.full(count, np.nan, np.float32)
         self.other: list[str] = []
-        """How the settings of a journal that was there differ; it is not continued."""
+        """How the settings of an existing journal differ, which is then not resumed."""
         self._header = f"{HEADER}{json.dumps(strict(settings), allow_nan=False)}\n".encode()
         with writing(path):
             sound = self._read()
-            # Without a buffer, which closing would try to write again on a full disk.
+            # Unbuffered: closing would try to write a buffer again on a full disk.
             self._file = path.open("r+b" if sound else "wb", buffering=0)
             self._file.truncate(sound)
             self._file.seek(sound)
@@ -43,7 +43,7 @@ class Journal:
                 self._write(self._header)
 
     def _read(self) -> int:
-        """Take over what is there; returns up to which byte it is whole and ours."""
+        """Read an existing journal; returns the number of its bytes that are valid."""
         try:
             with self.path.open("rb") as file:
                 header = file.readline()
@@ -68,7 +68,7 @@ class Journal:
             return ["unreadable"]
 
     def _take(self, line: bytes) -> bool:
-        """A power failure may leave half a line, or zeros."""
+        """Take a line's score; false if it is damaged, as a power failure may leave half a line."""
         found = _LINE.fullmatch(line)
         if not found or int(found[1]) >= len(self.scores):
             return False
@@ -82,7 +82,7 @@ class Journal:
         return True
 
     def add(self, rows: Iterable[int], scores: Iterable[np.float32]) -> None:
-        """Keep some more. Raises `WriteError`."""
+        """Write the scores of more rows. Raises `WriteError`."""
         lines = []
         for row, score in zip(rows, scores, strict=True):
             self.scores[row] = score
@@ -95,7 +95,7 @@ class Journal:
             content = content[self._file.write(content) :]
 
     def discard(self) -> None:
-        """It has served."""
+        """Delete the journal, once the table is written."""
         self._file.close()
         with writing(self.path):
             self.path.unlink(missing_ok=True)

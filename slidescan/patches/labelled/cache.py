@@ -1,8 +1,8 @@
 """All patches of a folder in one memory-mapped file, built once and checked by content.
 
-`patches.npy` holds the pixels, uint8 (N, 96, 96, 3), in the order of the ids; `patches.json`
-beside it says what they were read from, the SHA-256 of each, and what could not be read. Files
-that changed since, or pixels that are not those of their SHA-256, have it built anew.
+`patches.npy` holds the pixels, uint8 (N, 96, 96, 3), in the order of the ids. `patches.json` beside
+it has the files they were read from, the SHA-256 of each patch, and what could not be read. The
+cache is built again if files have changed since or if pixels do not match their SHA-256.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from slidescan.tools.atomic_files import lock, release, replacing
 from slidescan.tools.hardware import cores
 
 WAIT_S = 3600.0
-"""For another process that is building the same cache."""
+"""Longest wait for another process that is building the same cache."""
 BLOCK = 256
-"""Patches that are checked at once: 7 MB."""
+"""Patches to check at once: 7 MB."""
 
 Say = Callable[[str], None]
 Progress = Callable[..., Any]
 
 
 class Unread(BaseModel):
-    """A row of zeros, and why."""
+    """A row of zeros and the reason why it has no pixels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -51,18 +51,18 @@ class Unread(BaseModel):
 
 
 class Index(BaseModel):
-    """What `patches.json` says of `patches.npy`."""
+    """The content of `patches.json`, which describes `patches.npy`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     version: Literal[1] = 1
     source: str
-    """`Listing.fingerprint` of what was read."""
+    """`Listing.fingerprint` of the files that were read."""
     digests: tuple[str, ...]
     """SHA-256 of each row."""
     unread: tuple[Unread, ...]
     misnamed: tuple[int, ...]
-    """Rows whose file is named like a SHA-1 and holds other pixels."""
+    """Rows whose file name looks like a SHA-1 but is not that of the pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +73,17 @@ class Cached:
     stored: NDArray[np.uint8]
     """(M, 96, 96, 3), memory-mapped."""
     rows: NDArray[np.intp]
-    """(N,): where in `stored` each patch of the listing is."""
+    """(N,): the row in `stored` of each patch of the listing."""
     digests: tuple[str, ...]
     """(N,): SHA-256 of each patch's pixels."""
     unread: tuple[Unread, ...]
-    """Here `row` counts in the listing."""
+    """`row` is the one in the listing."""
     misnamed: NDArray[np.bool_]
-    """(N,)."""
+    """(N,), true where the file name looks like a SHA-1 but is not that of the pixels."""
 
 
 class _UnusableError(Exception):
-    """Why a cache cannot be used, or nothing where there is none."""
+    """The reason why a cache cannot be used; empty if there is none."""
 
 
 def load_cache(
@@ -94,11 +94,11 @@ def load_cache(
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Cached:
-    """The pixels of `listing`, or of its rows `chosen`, from a cache that is built where needed.
+    """The pixels of `listing`, or of its rows `chosen`, from a cache that is built if needed.
 
-    A cache of all patches serves the chosen ones too. `progress` has tqdm's signature; `say` is
-    told what takes long, a line each. From a script of your own, call this under
-    `if __name__ == "__main__"`: many patches are read by processes.
+    A cache of all patches serves the chosen ones too. `progress` has tqdm's signature; `say` gets a
+    line for each step that takes long. Scripts must call this under `if __name__ == "__main__"`,
+    because worker processes read many patches.
 
     Raises:
         WriteError: there is no room or no right to write the cache.
@@ -123,7 +123,7 @@ def load_cache(
 
 
 def _folders(root: Path, cache: Path | None) -> list[Path]:
-    """Where a cache may be; the first that can be written to is where one is built."""
+    """Folders that may hold the cache; it is built in the first that can be written to."""
     root = root.resolve()
     name = f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}"
     if cache:
@@ -149,7 +149,7 @@ def _open(
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _UnusableError from error
-    except (OSError, EOFError, ValueError) as error:  # of which pydantic's is one
+    except (OSError, EOFError, ValueError) as error:  # pydantic's error is a ValueError
         raise _UnusableError("damaged") from error
     if index.source != listing.fingerprint():
         raise _UnusableError("the patches' files have changed since it was built")
@@ -167,7 +167,7 @@ def _intact(
     digests: Sequence[str],
     progress: Progress | None,
 ) -> bool:
-    """Whether `stored` has these digests at `rows`, which rise."""
+    """Whether `stored` has these digests at `rows`, which are in rising order."""
     if len(digests) != len(stored):
         return False
     blocks = np.array_split(rows, -(-len(rows) // BLOCK))
@@ -175,7 +175,7 @@ def _intact(
     def same(block: NDArray[np.intp]) -> bool:
         return all(reading.digest(stored[row]) == digests[row] for row in block)
 
-    # hashlib gives the interpreter's lock back while it works.
+    # hashlib releases the interpreter's lock.
     with ThreadPoolExecutor(cores()) as pool:
         checked: Iterable[bool] = pool.map(same, blocks)
         if progress:
@@ -205,7 +205,7 @@ def _cached(path: Path, stored: NDArray[np.uint8], rows: NDArray[np.intp], index
 def _build(path: Path, listing: Listing, progress: Progress | None, say: Say) -> Cached:
     with _only_builder(path, say):
         try:
-            # Another process may have built it while this one waited.
+            # Another process may have built it during the wait.
             return _open(path, listing, None, progress)
         except _UnusableError:
             pass
@@ -236,7 +236,7 @@ def _only_builder(path: Path, say: Say) -> Iterator[None]:
     try:
         held = lock(path)
     except WriteError as error:
-        if error.__cause__:  # no right to write
+        if error.__cause__:  # no permission to write
             raise
         say(f"{path}: another process is building this cache; waiting for it")
         held = lock(path, WAIT_S)
@@ -247,7 +247,7 @@ def _only_builder(path: Path, say: Say) -> Iterator[None]:
 
 
 def _temporaries(path: Path) -> Iterator[Path]:
-    """What builders that were killed left behind; `tools.atomic_files.replacing` names them so."""
+    """Temporary files of killed processes, by the names of `tools.atomic_files.replacing`."""
     for suffix in (".npy", ".json"):
         yield from path.parent.glob(f".{path.stem}-*{suffix}")
 

@@ -1,6 +1,6 @@
 """Labelled patches of a folder, checked and divided into training and validation.
 
-See `sources` for the layouts, `cache` for where the pixels are kept, `splits` for the division.
+See `sources` for the layouts, `cache` for the pixels, `splits` for the division.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from slidescan.tools.csv_tables import write_table
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Patches to train on and to validate with; each side sorted by id."""
+    """Training and validation patches, each side sorted by id."""
 
     training: Patches
     validation: Patches
     about: str
-    """Of the patches, for a model's card."""
+    """Description of the patches, for a model's card."""
     split: str
-    """How validation was decided, for a model's card."""
+    """Description of the split, for a model's card."""
     fingerprint: str
     """SHA-256 over side, id, label and the pixels' SHA-256 of every patch, in order."""
     left_out: tuple[Defect, ...]
@@ -41,24 +41,24 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All that is in a folder of patches, and what is wrong with it."""
+    """The content of a folder of patches and its defects."""
 
     listing: Listing
-    """Of the patches that are asked for."""
+    """Defects of the selected patches."""
     cached: Cached
     """Their pixels."""
     defects: tuple[Defect, ...]
     copies: int
-    """Patches of the original edition with the pixels of another, which is no defect there."""
+    """Patches of the original edition that repeat the pixels of another; no defect there."""
     shared: tuple[Defect, ...]
-    """Training patches of the original edition whose pixels are in validation too."""
+    """Training patches of the original edition whose pixels are also in validation."""
 
     def patches(self) -> Patches:
-        """All that are listed, those with defects too."""
+        """All listed patches, those with defects included."""
         return Patches(self.listing.ids, self.listing.labels, self.cached.stored, self.cached.rows)
 
     def kept(self) -> NDArray[np.intp]:
-        """Rows of the listing that no defect names."""
+        """Rows of the listing without a defect."""
         bad = {defect.name for defect in self.defects}
         return np.flatnonzero([i not in bad for i in self.listing.ids])
 
@@ -75,15 +75,15 @@ def load_data(
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Data:
-    """The labelled patches under `root`, memory-mapped from a cache that is built where needed.
+    """Load the labelled patches under `root`, memory-mapped from a cache that is built if needed.
 
-    `validation` is the share held out, by each id's hash or, with `groups` (a CSV of id and
-    slide), by whole slides; the original PatchCamelyon has a split of its own, to which the share
-    does not apply. `only` is a file with the ids, or unique beginnings of them, to take. `cache`
-    is a folder for the cache. With `skip_bad`, patches with a defect are left out. `report` is
-    where a table of the defects is written, if there are any, and even if they end the loading.
-    `progress` has tqdm's signature, `say` is told what takes long, a line each. From a script of
-    your own, call this under `if __name__ == "__main__"`: many patches are read by processes.
+    `validation` is the share to hold out, by each id's hash or, with `groups` (a CSV of id and
+    slide), by whole slides; it does not apply to the original PatchCamelyon, which has an official
+    split. `only` is a file with the ids to take, or unique beginnings of them. `cache` is a folder
+    for the cache. With `skip_bad`, patches with a defect are left out. `report` is the file for a
+    table of the defects, written if there are any, even if they end the loading. `progress` has
+    tqdm's signature; `say` gets a line for each step that takes long. Scripts must call this under
+    `if __name__ == "__main__"`, because worker processes read many patches.
 
     Raises:
         DataError: the layout, a table or a label is not as described, patches have defects and
@@ -109,7 +109,7 @@ def load_data(
 
 
 def read_slides(groups: Path, root: Path) -> dict[str, str]:
-    """The slide of each id. Raises `DataError` where `root` brings a split of its own."""
+    """Read the slide of each id. Raises `DataError` if `root` has an official split."""
     if find_layout(root) == "hdf5":
         raise DataError(
             f"--groups {groups}: {root} has the official split of PatchCamelyon; leave --groups out"
@@ -149,8 +149,10 @@ def _unread(listing: Listing, cached: Cached) -> list[Defect]:
 
 
 def _misnamed(listing: Listing, cached: Cached) -> list[Defect]:
-    """Kaggle's ids are the SHA-1 of the pixels; others' 40 hex digits need not be, so most of
-    the folder must keep to it before the rest are wrong."""
+    """Patches whose id is not the SHA-1 of their pixels, as Kaggle's ids are.
+
+    Other ids of 40 hex digits need not be hashes, so these are defects only if most ids match.
+    """
     rows = np.flatnonzero(cached.misnamed)
     hashes = sum(HASH.fullmatch(patch_id) is not None for patch_id in listing.ids)
     if listing.layout != "kaggle" or 2 * len(rows) >= hashes:
@@ -175,7 +177,7 @@ def _shared(listing: Listing, cached: Cached, bad: Container[str]) -> tuple[Defe
 def divide(
     found: Survey, share: float = splits.SHARE, slides: Mapping[str, str] | None = None
 ) -> Data:
-    """Training and validation of the patches without defects. Raises `DataError`."""
+    """Divide the patches without defects into training and validation. Raises `DataError`."""
     kept = found.kept()
     if not len(kept):
         raise DataError(f"{found.listing.root}: no patch is left; correct --data or --ids")
@@ -211,7 +213,7 @@ def _fingerprint(patches: Patches, digests: Sequence[str], held_out: NDArray[np.
 
 
 def write_split(path: Path, data: Data) -> None:
-    """As CSV: id, label, split. Raises `WriteError`."""
+    """Write the split as CSV: id, label, split. Raises `WriteError`."""
     rows = (
         (patch_id, label, side)
         for side, part in (("training", data.training), ("validation", data.validation))

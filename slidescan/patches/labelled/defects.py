@@ -1,4 +1,4 @@
-"""What is wrong with a folder of patches: found all at once, told in one line, listed in full."""
+"""Defects of a folder of patches: all are found, one line names examples, a table lists them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Defect:
 
     kind: Kind
     name: str
-    """The patch's id, or the path of a file that belongs to none, below the data's folder."""
+    """The id of the patch, or the path, below the data's folder, of a file without a patch."""
     detail: str
 
 
 def repeated(ids: Sequence[str], labels: Sequence[int], digests: Sequence[str]) -> list[Defect]:
-    """Patches with equal pixels: all but the first, or all of them where their labels differ.
+    """Find patches with equal pixels: all but the first, or all if their labels differ.
 
-    The three go together; `digests` are of the pixels.
+    The three lists have one entry a patch; `digests` are those of the pixels.
     """
     equal: defaultdict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(digests):
@@ -62,22 +62,22 @@ def _contradicting(
 
 
 def write_defects(path: Path, defects: Sequence[Defect]) -> None:
-    """As CSV: kind, name, detail. Raises `WriteError`."""
+    """Write the defects as CSV: kind, name, detail. Raises `WriteError`."""
     write_table(path, ("kind", "name", "detail"), map(astuple, defects))
 
 
 def counted(defects: Sequence[Defect]) -> str:
-    """How many of each kind, e.g. "2 missing, 1 size"."""
+    """Count the defects by kind, e.g. "2 missing, 1 size"."""
     return ", ".join(f"{n} {kind}" for kind, n in Counter(d.kind for d in defects).items())
 
 
 def refusal(root: Path, defects: Sequence[Defect], report: Path | None) -> DataError:
-    """One line for all of them, with an example of each of the first two kinds."""
+    """One line about all defects, with an example of each of the first two kinds."""
     examples = list({d.kind: d for d in reversed(defects)}.values())[::-1][:2]
     told = "; ".join(f"{d.name} {d.detail}" for d in examples)
     where = f"all are listed in {report}; " if report else ""
     text = (
         f"{root}: {len(defects)} defects ({counted(defects)}), e.g. {told}; {where}"
-        "correct them, or pass --skip-bad to go on without them"
+        "correct them, or pass --skip-bad to leave them out"
     )
     return DataError(" ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Labelled patches and where they are, before a pixel is read."""
+"""Labelled patches and their files, before any pixel is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Layout = Literal["kaggle", "hdf5", "folders"]
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Labelled patches and where they are, sorted by id."""
+    """Labelled patches and their files, sorted by id."""
 
     root: Path
     layout: Layout
@@ -28,20 +28,20 @@ class Listing:
     labels: NDArray[np.int64]
     """(N,), 1 for tumour."""
     names: tuple[str, ...]
-    """Each one's file below `root`; of an HDF5 file, with # and the row."""
+    """The file of each patch below `root`; for an HDF5 file, with # and the row."""
     stamps: tuple[str, ...]
-    """Size and time of change of each file."""
+    """Size and modification time of each file."""
     held_out: NDArray[np.bool_] | None = None
-    """(N,): the validation side of a published split."""
+    """(N,), true for the validation side of an official split."""
     defects: tuple[Defect, ...] = ()
     block: int = field(default=256, compare=False)
-    """Patches that are best read together."""
+    """Number of patches to read at once."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: NDArray[np.intp]) -> Listing:
-        """The patches at `rows`, which rise, and no defects."""
+        """Take the patches at `rows`, which are in rising order, without defects."""
         ids, names, stamps = (
             tuple(values[i] for i in rows) for values in (self.ids, self.names, self.stamps)
         )
@@ -52,12 +52,12 @@ class Listing:
         )  # fmt: skip
 
     def fingerprint(self) -> str:
-        """SHA-256 over what the files are called, their sizes and when they were changed."""
+        """SHA-256 over the names of the files, their sizes and modification times."""
         lines = (f"{n}\0{s}\n" for n, s in zip(self.names, self.stamps, strict=True))
         return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def pieces(self) -> list[Piece]:
-        """All patches in their order, in pieces to read at once."""
+        """All patches in order, in pieces to read at once."""
         if self.layout != "hdf5":
             starts = range(0, len(self), self.block)
             return [Files(self.root, self.names[i : i + self.block]) for i in starts]
@@ -69,5 +69,5 @@ class Listing:
 
 
 def stamp(stat: os.stat_result) -> str:
-    """Size and time of change."""
+    """Size and modification time."""
     return f"{stat.st_size} {stat.st_mtime_ns}"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """Labelled patches: some rows of an array that is shared, never copied.
+    """Labelled patches: rows of a shared array that is never copied.
 
-    All of PatchCamelyon is 6 GB, so the array is usually a memory-mapped cache, and both sides of
-    a split are rows of it. Sent to another process, a memory-mapped one is opened there again.
+    PatchCamelyon has 6 GB, so the array is usually a memory-mapped cache, and both sides of a split
+    are rows of it. Pickling for another process sends the path; the array is mapped there again.
     """
 
     ids: tuple[str, ...]
@@ -24,13 +24,13 @@ class Patches:
     stored: NDArray[np.uint8]
     """(M, 96, 96, 3) RGB."""
     rows: NDArray[np.intp]
-    """(N,): where in `stored` each patch is."""
+    """(N,): the row of each patch in `stored`."""
 
     @classmethod
     def of(
         cls, ids: tuple[str, ...], pixels: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> Patches:
-        """All of `pixels` (N, 96, 96, 3), in its order."""
+        """Make patches of all `pixels` (N, 96, 96, 3), in their order."""
         return cls(ids, labels, pixels, np.arange(len(ids)))
 
     def __len__(self) -> int:
@@ -41,14 +41,14 @@ class Patches:
         return np.asarray(self.stored[self.rows[index]])
 
     def take(self, index: NDArray[np.intp]) -> Patches:
-        """The patches at `index`, in its order."""
+        """Take the patches at `index`, in its order."""
         ids = tuple(self.ids[i] for i in index)
         return Patches(ids, self.labels[index], self.stored, self.rows[index])
 
     def __reduce__(self) -> tuple[Callable[..., Patches], tuple[object, ...]]:
         stored = self.stored
         if isinstance(stored, np.memmap) and stored.base is not None:
-            # As bytes, numpy would send all of the file.
+            # numpy would send the content of the whole file.
             return _reopen, (self.ids, self.labels, self.rows, stored.filename, stored.offset)
         return Patches, (self.ids, self.labels, stored, self.rows)
 

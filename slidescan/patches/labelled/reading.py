@@ -1,4 +1,4 @@
-"""Patches decoded from their files into the cache's array, in processes that import little."""
+"""Decode patches into the cache's array, in processes that import few modules."""
 
 from __future__ import annotations
 
@@ -26,50 +26,50 @@ from slidescan.tools.worker_processes import obey_parent, sigint_blocked
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 BLANK = np.zeros(SHAPE, np.uint8)
 FEW = 3000
-"""Patches that are read sooner than processes start."""
+"""Up to so many patches are read faster than worker processes start."""
 HASH = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What was found while a patch was copied."""
+    """What is recorded of a patch while it is copied."""
 
     digest: str
-    """SHA-256 of the 96 x 96 x 3 bytes that stand in the array, zeros where `bad`."""
+    """SHA-256 of the 96 x 96 x 3 bytes in the array, which are zeros if `bad`."""
     misnamed: bool = False
-    """Its file's name looks like a SHA-1, and is not that of the pixels."""
+    """The file name looks like a SHA-1 but is not that of the pixels."""
     bad: Bad | None = None
 
 
 class Piece(Protocol):
-    """Some patches that are read together."""
+    """Patches that are read together."""
 
     def __len__(self) -> int: ...
 
     def patches(self) -> Iterator[tuple[str, NDArray[np.uint8] | Bad]]:
-        """Each one's name and its (96, 96, 3) RGB."""
+        """The name and the (96, 96, 3) RGB of each patch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """One file a patch."""
+    """Patches with a file each."""
 
     root: Path
     names: Sequence[str]
-    """Below `root`."""
+    """Paths below `root`."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def patches(self) -> Iterator[tuple[str, NDArray[np.uint8] | Bad]]:
-        """Decoded by Pillow."""
+        """Decode the files with Pillow."""
         for name in self.names:
             yield name, read_image(f"{self.root}/{name}")
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of the dataset x of an HDF5 file, close together and rising."""
+    """Rows of the dataset x of an HDF5 file, close together and in rising order."""
 
     path: Path
     rows: NDArray[np.intp]
@@ -78,7 +78,7 @@ class Rows:
         return len(self.rows)
 
     def patches(self) -> Iterator[tuple[str, NDArray[np.uint8] | Bad]]:
-        """All that lies between is read too: it is in the same compressed chunks."""
+        """Read the rows and all between them, which are in the same compressed chunks."""
         import h5py
 
         first, last = int(self.rows[0]), int(self.rows[-1])
@@ -99,7 +99,7 @@ def _row(x: Any, row: int) -> NDArray[np.uint8] | Bad:
 
 
 def read_image(path: str) -> NDArray[np.uint8] | Bad:
-    """(96, 96, 3) RGB, or why not."""
+    """Read an image: (96, 96, 3) RGB, or the reason why not."""
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -110,10 +110,10 @@ def read_image(path: str) -> NDArray[np.uint8] | Bad:
 
 
 def _plain(content: bytes, stem: str) -> NDArray[np.uint8] | None:
-    """The pixels of a file that is named by their SHA-1 and keeps them uncompressed.
+    """Read the pixels of an uncompressed file that is named by their SHA-1.
 
-    Six times as fast as a decoder, and proven by the name. Pillow writes them at a TIFF's end,
-    libtiff behind its header of 8 bytes.
+    This is six times as fast as decoding, and the name proves the pixels. Pillow writes them at the
+    end of a TIFF, libtiff after its header of 8 bytes.
     """
     for start in (len(content) - PATCH_BYTES, 8):
         pixels = memoryview(content)[start : start + PATCH_BYTES]
@@ -125,11 +125,11 @@ def _plain(content: bytes, stem: str) -> NDArray[np.uint8] | None:
 def copy(piece: Piece, target: Path, offset: int) -> list[Entry]:
     """Copy `piece` into the file `target` from byte `offset` on.
 
-    It is written, not mapped: a full disk is then an OSError, and not the death of the process.
+    The file is written, not mapped: on a full disk a mapped file would kill the process.
     """
     entries = []
     with warnings.catch_warnings(), target.open("r+b") as file:
-        # Pillow warns of tags that nobody needs, or of what it then refuses.
+        # Pillow warns of tags that are not needed, and of files that it then refuses.
         warnings.filterwarnings("ignore", module="PIL")
         file.seek(offset)
         for name, patch in piece.patches():
@@ -161,7 +161,7 @@ def _misnamed(name: str, patch: NDArray[np.uint8]) -> bool:
 def copy_all(
     pieces: Sequence[Piece], target: Path, offset: int, progress: Callable[..., Any] | None
 ) -> list[Entry]:
-    """Copy all pieces one behind the other, on all processors; `progress` has tqdm's signature."""
+    """Copy all pieces one after the other, on all processors; `progress` has tqdm's signature."""
     lengths = [len(piece) for piece in pieces]
     starts = (offset + PATCH_BYTES * np.cumsum([0, *lengths[:-1]])).tolist()
     total = sum(lengths)
@@ -170,7 +170,7 @@ def copy_all(
     about = {"total": total, "desc": "reading patches", "unit": "patch"}
     if total < FEW:
         return list(show(chain.from_iterable(map(copy, *jobs)), **about))
-    # Decoding holds the interpreter's lock, so threads are slower than one alone. Not forked:
+    # Decoding holds the interpreter's lock, so threads would be slower than one. Not forked:
     # torch's and OpenMP's threads may hold locks that would never be released.
     pool = ProcessPoolExecutor(
         cores(), multiprocessing.get_context("spawn"), initializer=obey_parent

@@ -1,4 +1,4 @@
-"""What a folder of labelled patches holds, before a pixel is read, in the three layouts.
+"""List the labelled patches of a folder in three layouts, before any pixel is read.
 
 Kaggle: `train/<id>.tif` and `train_labels.csv` with the columns id, label. Original PatchCamelyon
 (Veeling et al. 2018): `camelyonpatch_level_2_split_{train,valid}_{x,y}.h5`. Own data: a folder for
@@ -41,18 +41,18 @@ WANTED = (
 
 
 def list_patches(root: Path, only: Path | None = None) -> tuple[Listing, NDArray[np.intp] | None]:
-    """What is under `root`, and the rows of it that are asked for, None for all.
+    """List the patches under `root`, and the selected rows, None for all.
 
-    `only` is a text file with an id, or a unique beginning of one, per line; blank lines and
-    lines that start with # say nothing. Defects are of the patches asked for. Raises `DataError`
-    where the layout is none of the known.
+    `only` is a text file with an id, or a unique beginning of one, a line; blank lines and lines
+    that start with # are ignored. Defects are those of the selected patches. Raises `DataError`
+    if the layout is unknown.
     """
     listing = {"kaggle": _kaggle, "hdf5": list_hdf5, "folders": _folders}[find_layout(root)](root)
     if not len(listing):
         raise DataError(f"{root}: none of its {len(listing.defects)} labelled patches has a file")
     if only is None:
         for missing in {0, 1} - set(listing.labels.tolist()):
-            if not listing.defects:  # which say more
+            if not listing.defects:  # the defects say more
                 raise DataError(f"{root}: no patch has label {missing}; a classifier needs both")
         return listing, None
     lost = {defect.name: defect for defect in listing.defects if defect.kind == "missing"}
@@ -65,7 +65,7 @@ def list_patches(root: Path, only: Path | None = None) -> tuple[Listing, NDArray
 
 
 def find_layout(root: Path) -> Layout:
-    """Raises `DataError` where it is none of the known, or several."""
+    """Recognise the layout. Raises `DataError` if it is unknown or ambiguous."""
     try:
         names = {entry.name.lower(): entry.is_dir() for entry in os.scandir(root)}
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def find_layout(root: Path) -> Layout:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    """Size and time of each visible image in `folder`, by name."""
+    """Size and modification time of each visible image in `folder`, by name."""
     return {
         entry.name: stamp(entry.stat())
         for entry in os.scandir(folder)
@@ -107,7 +107,7 @@ def _kaggle(root: Path) -> Listing:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; beside {LABELS} wanted is train/<id>.tif")
     files = _files(folder)
-    # Kaggle's files are .tif; a copy in another format is taken where there are none.
+    # Kaggle's files are .tif; other formats are taken only if there are no .tif files.
     if any(name.endswith(".tif") for name in files):
         files = {name: changed for name, changed in files.items() if name.endswith(".tif")}
     by_id = {_stem(name): name for name in sorted(files, reverse=True)}
@@ -150,7 +150,7 @@ def _read_labels(path: Path) -> dict[str, int]:
 
 
 def _read_ids(path: Path, known: Sequence[str]) -> set[str]:
-    """Those of the sorted ids `known` that the lines of `path` name."""
+    """Select the ids that the lines of `path` name among the sorted ids `known`."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What a data set looks like: counts, sizes, colours, defects and a picture."""
+"""Describe a data set: counts, sizes, colours, defects and a picture."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from slidescan.patches.labelled.sources import ABOUT
 from slidescan.pictures import grids
 
 SAMPLE = 20_000
-"""Patches that colours are measured on, spread evenly: half a gigabyte."""
+"""Patches to measure colours on, spread evenly over the ids: half a gigabyte."""
 WHITE = 220
-"""A pixel is nearly white where red, green and blue are above this, of 255."""
+"""A pixel is nearly white if red, green and blue are above this, of 255."""
 GLASS = 0.9
-"""Share of nearly white pixels from which a patch shows hardly any tissue."""
+"""A patch with at least this share of nearly white pixels shows hardly any tissue."""
 SHOWN = 10
-"""Defects of a kind that are named."""
+"""The most defects of a kind to name."""
 TILES, COLUMNS = 40, 10
 CLASSES = ("normal", "tumour")
 
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """Of a sample of patches; values of red, green and blue in [0, 1], as a plan wants them."""
+    """Colours of a sample of patches; red, green and blue in [0, 1], as in a plan."""
 
     patches: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Over all pixels, not the mean of each patch's."""
+    """Standard deviation over all pixels, not the mean of the patches' deviations."""
     white: float
     """Share of pixels that are nearly white."""
     glass: float
@@ -44,7 +44,7 @@ class Colours:
 
 
 def measure(patches: Patches) -> Colours:
-    """Colours of up to `SAMPLE` of the patches, of which there is at least one."""
+    """Measure the colours of up to `SAMPLE` of the patches; there must be at least one."""
     rows = np.unique(np.linspace(0, len(patches) - 1, SAMPLE).astype(int))
     counts = np.zeros((3, 256), np.int64)
     white: list[NDArray[np.float64]] = []
@@ -67,7 +67,7 @@ def measure(patches: Patches) -> Colours:
 
 
 def report(found: Survey, data: Data | None) -> Iterator[str]:
-    """The lines of `slidescan data`; `data` is how training would divide it, None if not at all."""
+    """The lines of `slidescan data`; `data` is the division for training, None if it is refused."""
     yield f"{found.listing.root}: {ABOUT[found.listing.layout]}"
     yield _side("patches", found.listing.labels)
     if data:
@@ -125,8 +125,10 @@ def _examples(defects: Sequence[Defect]) -> Iterator[str]:
 
 
 def picture(path: Path, found: Survey, title: str) -> None:
-    """A sheet of patches of both classes, spread evenly over the ids, with the central 32 x 32 px
-    marked that the label speaks of. Raises `WriteError`."""
+    """Draw a sheet of patches of both classes, spread evenly over the ids.
+
+    The central 32 x 32 px, which the label describes, are outlined. Raises `WriteError`.
+    """
     patches = found.patches().take(found.kept())
     tiles = []
     for label, name in enumerate(CLASSES):
