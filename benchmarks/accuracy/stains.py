@@ -380,7 +380,7 @@ def _draw_mistakes(out: Path, place: int, name: str, patches: Patches, p: Scores
         shown.ids,
         most=SHOWN,
         title=f"Cluster {place}: worst mistakes of {name} on its {len(patches)} validation "
-        "patches; the square is the 32 px that are labelled",
+        "patches; the label is about the square of 32 px",
     )
 
 

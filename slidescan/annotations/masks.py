@@ -21,14 +21,14 @@ from slidescan.tools.atomic_files import replacing
 Blocks = Iterable[NDArray[np.bool_]]
 
 TILE = 512
-"""Rows of a block, all but the last: a TIFF is written a row of tiles at a time."""
+"""Rows of a block, except the last: a TIFF is written a row of tiles at a time."""
 
 CLASSIC_BYTES = 2**31
 """Cells above which the TIFF is a BigTIFF, whose offsets have 64 bits."""
 
 
 def check_suffix(path: Path) -> None:
-    """Raise WriteError where `write_mask` does not know the kind of file."""
+    """Raise WriteError where `write_mask` does not know the format."""
     if path.suffix.lower() not in _WRITERS:
         raise WriteError(f"{path}: a mask is {', '.join(_WRITERS)}; choose an --out that ends so")
 
@@ -36,8 +36,8 @@ def check_suffix(path: Path) -> None:
 def write_mask(path: Path, blocks: Blocks, shape: tuple[int, int], mpp: float) -> int:
     """Write a mask of `shape` (rows, columns) and return how many cells are set.
 
-    blocks: (TILE, columns) each from the top, the last one fewer rows. PNG and tiled TIFF have 0
-    and 255 in 8 bits, and mpp (um per cell) as their resolution; NPY has bool.
+    blocks: (TILE, columns) each, from the top; the last one may have fewer rows. PNG and tiled TIFF
+    hold 0 and 255 in 8 bits and mpp (um per cell) as resolution; NPY holds bool.
 
     Raises WriteError.
     """
@@ -63,7 +63,7 @@ def _npy(file: IO[bytes], blocks: Blocks, shape: tuple[int, int], mpp: float) ->
 
 
 def _png(file: IO[bytes], blocks: Blocks, shape: tuple[int, int], mpp: float) -> None:
-    """Grey, 8 bits, every row unfiltered (PNG specification, 3rd edition, 5.3 and 9.2)."""
+    """Write grey, 8 bits, unfiltered rows (PNG specification, 3rd edition, 5.3 and 9.2)."""
 
     def chunk(kind: bytes, data: bytes) -> None:
         file.write(struct.pack(">I", len(data)) + kind + data)
@@ -84,7 +84,7 @@ def _png(file: IO[bytes], blocks: Blocks, shape: tuple[int, int], mpp: float) ->
 
 
 def _tiff(file: IO[bytes], blocks: Blocks, shape: tuple[int, int], mpp: float) -> None:
-    """Grey, 8 bits, deflated tiles of TILE px a side, padded with 0 at the right and the bottom."""
+    """Write grey, 8 bits, deflated tiles of TILE px a side, padded with 0."""
     from tifffile import TiffWriter
 
     height, width = shape

@@ -32,7 +32,7 @@ NOT_TUMOUR = (EXCLUDED, NORMAL, "negative", "benign", "non-tumor", "non-tumour")
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A region as its file has it, unchecked: polygons of rings, the shell before its holes."""
+    """A region as in its file, not yet checked: polygons of rings, the shell before its holes."""
 
     name: str
     label: str
@@ -51,7 +51,7 @@ class Content:
 
 
 def label_of(name: str, tumour: Collection[str] = ()) -> str:
-    """A class by its name: tumour, excluded, or the name itself in lower case.
+    """Return the class of a name: tumour, excluded, or the name itself in lower case.
 
     tumour: further names of the tumour, in lower case.
 
@@ -69,18 +69,18 @@ def label_of(name: str, tumour: Collection[str] = ()) -> str:
 
 
 def one_line(text: object) -> str:
-    """Any text, or nothing for None, on one line: it will stand in tables and messages.
+    """Return any text on one line, "" for None, so that it can be printed in a table.
 
-    What cannot be printed, such as a terminal's escape sequences, becomes U+FFFD.
+    Characters that cannot be printed, such as escape sequences, become U+FFFD.
     """
     line = "" if text is None else " ".join(str(text).split())
     return "".join(each if each.isprintable() else "\ufffd" for each in line)
 
 
 def ring(points: Any, where: str) -> Ring:
-    """Vertices [[x, y], ...], of which only the first two numbers count, as an array.
+    """Return vertices [[x, y], ...] as an array; further numbers of a vertex are ignored.
 
-    Raises AnnotationError, which begins with `where`, at anything but finite numbers.
+    Raises AnnotationError, whose message starts with `where`, at anything but finite numbers.
     """
     if not isinstance(points, Sequence) or isinstance(points, str):
         raise AnnotationError(f"{where}: got {points!r:.40} for vertices, expected [[x, y], ...]")
@@ -91,8 +91,8 @@ def ring(points: Any, where: str) -> Ring:
 
 
 def _is_point(point: Any) -> bool:
-    """Two finite numbers at least; 1e400 is infinite, and true is no number."""
+    """Return whether a value has two finite numbers or more; true is not a number."""
     if not isinstance(point, Sequence) or len(point) < 2:
         return False
-    # Beyond this no slide reaches; it also keeps out what overflows a float.
+    # No slide is larger; the limit also refuses infinite numbers such as 1e400.
     return all(type(value) in (int, float) and abs(value) < 1e9 for value in point[:2])

@@ -1,8 +1,8 @@
-"""Polygons to cells: a cell is set where its centre lies in a polygon.
+"""Rasterise polygons: a cell is set where its centre lies in a polygon.
 
-By scan lines with the even-odd rule over shell and holes together. A centre exactly on an edge
-counts as inside on the left and the upper side of an area, as outside on the others, so that areas
-that share an edge share no cell.
+The method is scan lines with the even-odd rule over shell and holes together. A centre exactly on
+an edge is inside at the left and upper sides of an area and outside at the others, so that areas
+with a common edge have no common cell.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def rasterise(
     pitch_l0: tuple[float, float],
     origin_l0: tuple[float, float] = (0, 0),
 ) -> NDArray[np.bool_]:
-    """Mask (rows, columns) of the union of valid polygons in level-0 px, holes respected.
+    """Return the mask (rows, columns) of the union of valid polygons in level-0 px, with holes.
 
-    pitch_l0: level-0 px per cell, (x, y). origin_l0: of the corner of cell (0, 0), (x, y).
+    pitch_l0: level-0 px per cell, (x, y). origin_l0: corner of cell (0, 0), (x, y).
     """
     mask = np.zeros(shape, bool)
     edges = _Edges.of(polygons, pitch_l0, origin_l0)
@@ -41,9 +41,9 @@ def raster_blocks(
     origin_l0: tuple[float, float] = (0, 0),
     rows: int = BLOCK_ROWS,
 ) -> Iterator[NDArray[np.bool_]]:
-    """The same mask, `rows` rows at a time from the top, the last block fewer.
+    """Yield the same mask in blocks of `rows` rows from the top; the last block may have fewer.
 
-    A cell is the same whatever `rows`, and memory depends on the block, not on the mask.
+    Cells do not depend on `rows`. Memory depends on the block, not on the mask.
     """
     edges = _Edges.of(polygons, pitch_l0, origin_l0)
     height, width = shape
@@ -75,7 +75,7 @@ class _Edges:
         pitch_l0: tuple[float, float],
         origin_l0: tuple[float, float],
     ) -> _Edges:
-        """All edges of all rings of all polygons."""
+        """Collect the edges of all rings of all polygons."""
         parts = shapely.get_parts(np.asarray(polygons, object))
         rings, of_part = shapely.get_rings(parts, return_index=True)
         corners, of_ring = shapely.get_coordinates(rings, return_index=True)
@@ -85,24 +85,27 @@ class _Edges:
         owner = of_part[of_ring[:-1][same]]
         down = ends[0, :, 1] <= ends[1, :, 1]
         (x, y), (x1, y1) = (np.where(down, a.T, b.T) for a, b in (ends, ends[::-1]))
-        # Half-open, so that a corner on a centre line is crossed by one of its two edges.
+        # Half-open: of the two edges at a corner on a centre line, one crosses it.
         first, stop = np.ceil(y).astype(np.int64), np.ceil(y1).astype(np.int64)
         crossing = first < stop
         slope = np.divide(x1 - x, y1 - y, out=np.zeros_like(x), where=crossing)
         return cls(*(each[crossing] for each in (owner, x, y, slope, first, stop)))
 
     def fill(self, mask: NDArray[np.bool_], top: int) -> None:
-        """Set the cells of rows [top, top + len(mask)); `mask` (rows, columns) is contiguous."""
+        """Set cells of rows [top, top + len(mask)); `mask` (rows, columns) must be contiguous."""
         width = mask.shape[1]
         cells = mask.reshape(-1)
         row, column = np.divmod(self._crossings(top, *mask.shape), width + 1)
         at = row % len(mask) * width + column
-        # Sorted crossings of closed rings come in pairs: into the polygon and out of it.
+        # Sorted crossings of closed rings are pairs: into the polygon and out of it.
         for start, stop in zip(at[::2].tolist(), at[1::2].tolist(), strict=True):
             cells[start:stop] = True
 
     def _crossings(self, top: int, rows: int, width: int) -> NDArray[np.int64]:
-        """(owner, row, column) as one number each, sorted; column is the first cell behind."""
+        """Return (owner, row, column) packed into one number each, sorted.
+
+        column is the first cell to the right of the crossing.
+        """
         here = np.flatnonzero((self.first < top + rows) & (self.stop > top))
         first = np.maximum(self.first[here], top)
         count = np.minimum(self.stop[here], top + rows) - first

@@ -1,1 +1,1 @@
-"""How good a system is: patches, lesions, slides, pixels; and what it is compared with."""
+"""Evaluation: predictions against labels, maps against annotations."""

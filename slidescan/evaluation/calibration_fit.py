@@ -1,4 +1,4 @@
-"""Probabilities that come true: a temperature, or a rising line, fitted to patches with labels."""
+"""Fit a calibration to labelled patches: a temperature, or isotonic regression."""
 
 from __future__ import annotations
 
@@ -20,50 +20,51 @@ from slidescan.statistics.curves import reliability
 Fit: TypeAlias = Callable[[Floats, Labels], LogitMap]
 
 TEMPERATURES = 0.1, 50.0
-"""Outside, patches are told apart without a mistake, or not at all; and 1 / temperature multiplies
-what rounding does to a logit."""
+"""Range of the temperature. Outside it, the network separates the labels perfectly or not at all.
+Below it, 1 / temperature would also amplify the rounding of logits."""
 BLOCK = 20
-"""Patches that a knot speaks for, at least: fewer say too little of a probability."""
+"""Patches per knot, at least; fewer do not determine a probability."""
 STEEPEST = 4.0
-"""Slope between knots, at most: whatever rounding does to a logit is multiplied by it."""
+"""Slope between knots, at most; it multiplies the rounding of logits."""
 KNOTS = 50
-"""At most."""
+"""Number of knots, at most."""
 APART, DIGITS = 1e-3, 6
-"""Knots rise by more than their rounding."""
+"""Least rise between knots, and decimals of a knot: knots rise by more than their rounding."""
 FOLDS = 5
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> LogitMap:
-    """The temperature of least negative log-likelihood (Guo et al. 2017), in double precision.
+    """Return the temperature of least negative log-likelihood (Guo et al. 2017).
 
-    `logits` (N,) are log-odds of tumour. Raises `DataError` where there is none.
+    `logits` (N,) are log-odds of tumour. Raises `DataError` where no temperature fits.
     """
     _check(logits, labels)
 
     def slope(cold: float) -> float:
-        # Of the negative log-likelihood, which is convex in 1 / temperature.
+        # The derivative of the negative log-likelihood, which is convex in 1 / temperature.
         return float(logits @ (expit(logits * cold) - labels))
 
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     if slope(low) >= 0:
         raise DataError(
-            "the network's logits say nothing of these labels, so no temperature fits; are the "
+            "the network's logits do not predict these labels, so no temperature fits; are the "
             "labels those of the patches?"
         )
     if slope(high) <= 0:
         raise DataError(
-            f"the network is right on all of these {len(labels)} patches or nearly, so no "
-            "temperature fits; calibrate on more patches, that it was not trained on"
+            f"the network is right on nearly all of these {len(labels)} patches, so no temperature "
+            "fits; calibrate on more patches that it was not trained on"
         )
     return LogitMap(temperature=1 / brentq(slope, low, high, xtol=1e-14, rtol=1e-14))
 
 
 def fit_isotonic(logits: Floats, labels: Labels) -> LogitMap:
-    """A line that rises through the log-odds of blocks (isotonic regression, Zadrozny and Elkan
-    2002), and beyond them as the temperature says.
+    """Return an isotonic regression (a monotone curve; Zadrozny and Elkan 2002) of the log-odds.
 
-    The regression's steps would tie patches and make a jump of a rounding error, so a block is a
-    knot in its middle, and blocks that are small or make the line too steep are joined.
+    The regression's steps would give different patches equal probabilities and turn a rounding
+    error into a jump. The curve is therefore piecewise linear: each block of the regression is a
+    knot at its mean, and blocks that are small or make the curve too steep are joined. Beyond the
+    outer knots the slope is 1 / temperature.
     """
     cold = fit_temperature(logits, labels)
     x, of, patches = np.unique(logits, return_inverse=True, return_counts=True)
@@ -76,15 +77,15 @@ def fit_isotonic(logits: Floats, labels: Labels) -> LogitMap:
     knots = joined.knots()
     if len(knots) < 2:
         raise DataError(
-            f"{len(labels)} patches give the isotonic fit one block, not a line; calibrate on "
-            "more patches, or without --isotonic"
+            f"{len(labels)} patches are too few for isotonic regression; calibrate on more "
+            "patches, or without --isotonic"
         )
     return LogitMap(temperature=cold.temperature, isotonic=knots)
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Patches next to each other in logit that get one probability."""
+    """Patches with neighbouring logits that get one probability."""
 
     patches: int
     total: float
@@ -104,19 +105,19 @@ class _Block:
 
     @property
     def y(self) -> float:
-        # Half a patch of each label more: none at all is not a probability of 0.
+        # Half a patch of each label is added: a block without positives does not mean P = 0.
         return float(np.log((self.positives + 0.5) / (self.patches - self.positives + 0.5)))
 
 
 class _Line:
-    """Blocks of at least `least` patches that rise, and not too steeply."""
+    """Blocks of at least `least` patches whose log-odds rise, within `STEEPEST`."""
 
     def __init__(self, least: int) -> None:
         self.least = least
         self.blocks: list[_Block] = []
 
     def add(self, block: _Block) -> None:
-        """Behind the others; joined with those that it cannot follow."""
+        """Append a block; join it with those before it where it may not follow them."""
         while self.blocks and not self._follows(self.blocks[-1], block):
             block = self.blocks.pop() + block
         self.blocks.append(block)
@@ -126,7 +127,7 @@ class _Line:
         return before.patches >= self.least and APART < rise <= STEEPEST * run
 
     def knots(self) -> tuple[tuple[float, float], ...]:
-        """Rounded, for the card."""
+        """Return the knots, rounded for the card."""
         if len(self.blocks) > 1 and self.blocks[-1].patches < self.least:
             last = self.blocks.pop()
             self.add(self.blocks.pop() + last)
@@ -134,7 +135,7 @@ class _Line:
 
 
 def apply(by: LogitMap, logits: Floats) -> Floats:
-    """Calibrated log-odds (N,): the same as the network's `Calibrate`, in numpy."""
+    """Return calibrated log-odds (N,), as the network's `Calibrate` does, in numpy."""
     if by.isotonic is None:
         return logits / by.temperature
     x, y = np.array(by.isotonic).T
@@ -144,7 +145,7 @@ def apply(by: LogitMap, logits: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Of log-odds, on some patches."""
+    """How well log-odds predict labels."""
 
     nll: float
     ece: float
@@ -157,18 +158,18 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A fit and what it is worth."""
+    """A fit and its quality."""
 
     by: LogitMap
     before: Quality
     after: Quality
-    """On the patches of the fit, so optimistic."""
+    """On the patches of the fit, which is optimistic."""
     cross_fitted: Quality | None
-    """Each patch calibrated by a fit to the other folds; None where one of these is impossible."""
+    """Each patch calibrated by a fit to the other folds; None where a fold allows no fit."""
 
 
 def calibrate(logits: Floats, labels: Labels, units: Sequence[str], fit: Fit) -> Outcome:
-    """Fit, and judge the fit; patches with the same of `units` (N,) stay in one fold.
+    """Fit, and measure the fit; patches with the same unit (N,) stay in one fold.
 
     Raises `DataError` where the patches allow no fit.
     """
@@ -190,7 +191,7 @@ def _cross_fitted(logits: Floats, labels: Labels, place: NDArray[np.int64], fit:
 
 
 def folds(units: Sequence[str]) -> NDArray[np.int64]:
-    """(N,) 0 to `FOLDS` - 1: units in even parts, in the order of their SHA-256."""
+    """Return the fold (N,) of each patch: units in even parts, in the order of their SHA-256."""
     names, of = np.unique(units, return_inverse=True)
     keys = [hashlib.sha256(f"fold {name}".encode()).hexdigest() for name in names]
     ranks = np.argsort(np.argsort(keys))
@@ -203,5 +204,6 @@ def _check(logits: Floats, labels: Labels) -> None:
         raise DataError(f"the network's logits are not finite on {bad} of {len(logits)} patches")
     if len(np.unique(labels)) < 2:
         raise DataError(
-            f"calibration needs patches of both labels, and {len(labels)} have one; add others"
+            f"calibration needs patches of both labels, but all {len(labels)} have the same; add "
+            "patches of the other label"
         )

@@ -1,4 +1,4 @@
-"""One slide: its map against its annotations, all that the figures of many slides need."""
+"""Compare the map of one slide with its annotations."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ from slidescan.maps.store import Heatmap
 METHODS = {"nms": "non-maximum suppression", "components": "connected components"}
 
 PART_CELLS = 2048
-"""Side of what is read at once."""
+"""Side of a part of the map that is read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideChoices:
-    """How maps become detections and slides tumour or normal."""
+    """How maps become detections, and slides tumour or normal."""
 
     threshold: float = THRESHOLD
-    """of detections and of Dice"""
+    """for detections and Dice"""
     radius_um: float = RADIUS_UM
     um_per_px: float | None = None
-    """the grid of the evaluation; the map's own cells where None"""
+    """the grid of the evaluation; None: the map's own cells"""
     itc_normal: bool = False
-    """a slide with isolated tumour cells alone counts as normal"""
+    """slides that have only isolated tumour cells count as normal"""
     partial: bool = False
-    """unfinished maps are taken as they are"""
+    """unfinished maps are evaluated as they are"""
     tumour_classes: tuple[str, ...] = ()
-    """classes of annotations that are tumour beside the usual ones"""
+    """further names of the tumour's class in annotations"""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a map says against what is known, all in cells and um."""
+    """The comparison of one map with its annotations, in cells and um."""
 
     axes_um: tuple[float, ...]
-    """the major axis of each lesion, those of isolated tumour cells included"""
+    """the major axis of each lesion, including isolated tumour cells"""
     itc: tuple[int, ...]
-    """the numbers of those, from 1"""
+    """the numbers of the isolated tumour cells, from 1"""
     detections: dict[str, Detections]
     """by method"""
     hits: dict[str, NDArray[np.int32]]
@@ -67,17 +67,17 @@ class Figures:
     scored: dict[str, Scored]
     features: dict[str, float]
     cells: dict[str, float]
-    """Dice, AUC and average precision of its own cells, and how much tumour was not scanned"""
+    """Dice, AUC and average precision of the cells, and the share of tumour not scanned"""
 
     @property
     def lesions(self) -> int:
-        """To be found."""
+        """The number of lesions to be found."""
         return len(self.axes_um) - len(self.itc)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is kept of a slide."""
+    """One slide of an evaluation."""
 
     name: str
     map_path: Path
@@ -91,11 +91,11 @@ class Case:
     """1 for tumour"""
     figures: Figures
     problems: tuple[str, ...]
-    """worth knowing, a line each"""
+    """a line each"""
 
 
 def names(heatmap: Heatmap) -> tuple[str, str]:
-    """The slide's file as the map records it, and the map's own."""
+    """Return the name of the slide's file as the map records it, and the map's name."""
     return str(heatmap.provenance.get("slide") or heatmap.path.name), heatmap.path.name
 
 
@@ -105,7 +105,7 @@ def judge(
     um_per_cell: float,
     choices: SlideChoices,
 ) -> tuple[Figures, Pixels]:
-    """Compare a map with the annotated cells, both (rows, columns); also its counts of cells."""
+    """Compare a map with the annotated cells, both (rows, columns); also count its cells."""
     wanted = lesions(tumour, um_per_cell)
     found = {
         "nms": suppress(values, um_per_cell, choices.radius_um, choices.threshold),
@@ -126,16 +126,16 @@ def judge(
 
 
 def evaluate(heatmap: Heatmap, truth: Truth, choices: SlideChoices) -> tuple[Case, Pixels]:
-    """Compare a map with what is known of its slide.
+    """Compare a map with the annotations and the label of its slide.
 
     Raises:
-        MapError: unfinished, where that was not allowed, or unreadable.
-        AnnotationError: there are none, they are unreadable or contradict what is said elsewhere.
+        MapError: unfinished without `choices.partial`, or unreadable.
+        AnnotationError: missing, unreadable, or in contradiction to the stated label.
     """
     if not heatmap.complete and not choices.partial:
         raise MapError(
-            f"{heatmap.path}: not finished; run slidescan heatmap again, it goes on, or evaluate "
-            "what is there with --partial"
+            f"{heatmap.path}: not finished; run the same slidescan heatmap again to resume it, or "
+            "evaluate the finished part with --partial"
         )
     called = names(heatmap)
     source = truth.file(called)
@@ -153,7 +153,7 @@ def evaluate(heatmap: Heatmap, truth: Truth, choices: SlideChoices) -> tuple[Cas
     if polygons and not figures.axes_um:
         problems.append(f"the annotated tumour covers no centre of a {um:.3g} um cell")
     if not heatmap.complete:
-        problems.append(f"unfinished: {scanned:.1%} of its cells are scanned, and only they count")
+        problems.append(f"unfinished: only {scanned:.1%} of its cells are scanned and count")
     if not pixels.cells:
         problems.append("nothing was scanned: all features are 0")
     case = Case(
@@ -163,10 +163,10 @@ def evaluate(heatmap: Heatmap, truth: Truth, choices: SlideChoices) -> tuple[Cas
 
 
 def read(heatmap: Heatmap, halvings: int) -> tuple[NDArray[np.float32], float]:
-    """The map with 2**halvings cells a side in one, and the share of its cells that is scanned.
+    """Return the map coarsened by 2**halvings a side, and the share of its cells that is scanned.
 
-    A coarse cell is the mean of the finite ones in it, as in the map's own levels, which an
-    unfinished map does not have yet. Read in parts, so that the fine map is never whole.
+    A coarse cell is the mean of the finite cells in it, as in the levels that a finished map has.
+    The map is read in parts, so that the fine map is never whole in memory.
     """
     rows, columns = heatmap.grid.shape
     side = 2**halvings
@@ -183,7 +183,7 @@ def read(heatmap: Heatmap, halvings: int) -> tuple[NDArray[np.float32], float]:
 
 
 def rows(case: Case) -> Iterator[tuple[object, ...]]:
-    """(slide, method, score, x, y, on) of each detection: level-0 px, the best first.
+    """Yield (slide, method, score, x, y, on) of each detection in level-0 px, the best first.
 
     on: "lesion 2", "isolated cells", or "" for a false positive.
     """
@@ -198,16 +198,16 @@ def rows(case: Case) -> Iterator[tuple[object, ...]]:
 
 
 def _halvings(heatmap: Heatmap, um_per_px: float | None) -> int:
-    """How often the map is halved to be as coarse as asked for, and no coarser."""
+    """Return how often the map is halved to be as coarse as wanted and not coarser."""
     cell_um = heatmap.mpp * heatmap.grid.stride
     if um_per_px is None:
         return 0
-    # Somebody who has read 7.776 means 7.776, whatever the float.
+    # Tolerates rounding: 7.776 um is meant to equal a map's 7.776 um exactly.
     halvings = math.floor(math.log2(um_per_px / cell_um) + 1e-3)
     if halvings < 0:
         raise MapError(
             f"{heatmap.path}: its cells are {cell_um:.4g} um, so it cannot be evaluated at "
-            f"--um-per-px {um_per_px:g}; pass {cell_um:.4g} or more, or leave it out"
+            f"--um-per-px {um_per_px:g}; pass {cell_um:.4g} or more, or omit it"
         )
     return min(halvings, PART_CELLS.bit_length() - 1)
 
@@ -221,7 +221,7 @@ def _pitch_l0(heatmap: Heatmap, um: float) -> tuple[float, float]:
 def _polygons(
     source: Path | None, heatmap: Heatmap, stated: int | None, tumour_classes: Sequence[str]
 ) -> tuple[list[shapely.Polygon], list[str]]:
-    """The annotated tumour, and what is odd about it.
+    """Return the annotated tumour, and the problems of the annotations.
 
     Raises AnnotationError where there is no tumour, but something that may be tumour by another
     name: as a normal slide it would hide its lesions from the FROC.
@@ -233,13 +233,13 @@ def _polygons(
     odd = [f"{source.name}: {problem}" for problem in found.problems]
     slide = names(heatmap)[0]
     if source.stem.casefold() != Path(slide).stem.casefold():
-        odd.append(f"compared with {source.name} for the map's name, though made from {slide}")
+        odd.append(f"compared with {source.name} by the map's name, but made from {slide}")
     polygons = found.tumour()
     if found.not_used:
         if not polygons and stated != 0:
             raise AnnotationError(
-                f"{slide}: {source} has no tumour among its {found.describe_not_used()}; name the "
-                "tumour's class with --tumour-class, or say that the slide is normal with "
+                f"{slide}: {source} has no tumour, but {found.describe_not_used()}; name the class "
+                "that is tumour with --tumour-class, or state that the slide is normal with "
                 "--reference or --normal-prefix"
             )
         odd.append(f"{source.name}: not counted as tumour: {found.describe_not_used()}")
@@ -251,7 +251,7 @@ def _polygons(
 def _check(
     stated: int | None, annotated: bool, found: Figures, name: str, source: Path | None
 ) -> None:
-    """Refuse annotations that contradict the reference; isolated cells do not."""
+    """Refuse annotations that contradict the stated label; isolated cells do not."""
     if source is None:
         return
     if stated == 0 and found.lesions:
@@ -266,7 +266,7 @@ def _check(
 
 
 def _own(pixels: Pixels) -> dict[str, float]:
-    """A slide's own figures."""
+    """Return the figures of the cells of one slide."""
     tumour = int(pixels.confusion[1].sum()) + pixels.unscanned
     return {
         "dice": pixels.dice,

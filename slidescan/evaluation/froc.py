@@ -1,29 +1,29 @@
-"""Lesion-level FROC as Camelyon16 scores it: how many lesions at how many false alarms a slide.
+"""Lesion-level FROC of Camelyon16: lesions found against false positives per slide.
 
-The challenge's script (Evaluation_FROC.py by B. Ehteshami Bejnordi; Ehteshami Bejnordi et al.
-2017, JAMA 318:2199, "task 1") step by step, and who does the step here:
+The steps are those of the challenge's script (Evaluation_FROC.py by B. Ehteshami Bejnordi;
+Ehteshami Bejnordi et al. 2017, JAMA 318:2199, "task 1"):
 
-1. Cells whose centre is less than 75/2 um from a tumour cell's join it, holes are filled, and
-   what touches by side or corner is one lesion: lesions closer than 75 um are one. Here
-   (`lesions`): monai.metrics starts from such a mask and makes none.
+1. Cells whose centre is less than 75/2 um from that of a tumour cell join it, holes are filled, and
+   cells that touch by side or corner are one lesion. Lesions closer than 75 um thus become one.
+   `lesions` does this; monai.metrics expects such a mask.
 2. A lesion whose major axis (skimage's, of the ellipse with the same second moments) is below
-   275 um is isolated tumour cells: 200 um and the 75 um it has grown by. Here as well.
-3. A detection scores for the lesion on whose label it lies; a lesion keeps its highest score, one
-   never hit keeps 0. Detections on isolated tumour cells count as nothing, all others are false.
-   `monai.metrics.compute_fp_tp_probs` does the same, and does it here.
-4. At every distinct score but the lowest: false positives a slide, over all slides, and the share
-   of lesions found. `monai.metrics.compute_froc_curve_data` does the same. Leaving the lowest out
-   drops the 0 of what was missed; where every lesion of every slide was hit and none was isolated
-   cells, it drops a real score, and a perfect detector that always says 0.9 would score 0. A 0 is
-   therefore added to the scores; in every other case it is there already and changes nothing.
-5. Sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives a slide, interpolated linearly and level
-   beyond the last point, and the mean of the six. `monai.metrics.compute_froc_score`.
+   275 um is isolated tumour cells: 200 um, and 75 um of growth in step 1. `lesions` does this too.
+3. A detection on a lesion counts for it. A lesion keeps its highest score; a lesion that was missed
+   keeps 0. Detections on isolated tumour cells are ignored; all others are false positives.
+   By `monai.metrics.compute_fp_tp_probs`.
+4. For every distinct score except the lowest: false positives per slide, over all slides, and the
+   share of lesions found. By `monai.metrics.compute_froc_curve_data`. Leaving out the lowest score
+   drops the 0 of missed lesions. Where no lesion was missed and there are no isolated cells, it
+   drops a real score, and a perfect detector whose scores are all 0.9 would get 0. Therefore a 0 is
+   added to the scores here. In every other case a 0 is there already, and another changes nothing.
+5. Sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives per slide, interpolated linearly and
+   constant beyond the last point, and the mean of the six. By `monai.metrics.compute_froc_score`.
 
-monai.apps.pathology has steps 1 and 2 as well, for a whole slide at once and with a name of
-skimage's that is going to be removed; the tests hold `lesions` to it.
+monai.apps.pathology also has steps 1 and 2, for a whole slide at once and with a deprecated name of
+skimage; the tests compare `lesions` with it.
 
-The script works at level 5 of 0.243 um/px, 7.776 um: just a map's cells at stride 8 and
-0.972 um/px. On a coarser grid steps 1 and 2 round to that grid.
+The script works at level 5 of 0.243 um/px, which is 7.776 um: exactly the cells of a map with
+stride 8 at 0.972 um/px. On a coarser grid steps 1 and 2 round to that grid.
 """
 
 from __future__ import annotations
@@ -43,46 +43,46 @@ from slidescan.statistics.curves import FROC_RATES as RATES
 from slidescan.statistics.curves import Froc
 
 MERGE_UM = 75.0
-"""Lesions closer than this are one: "the equivalent size of 5 tumor cells"."""
+"""Lesions closer than this are one; in the script "the equivalent size of 5 tumor cells"."""
 
 ITC_UM = 275.0
-"""Below this major axis, after growing, a lesion is isolated tumour cells."""
+"""A lesion with a smaller major axis, after growing, is isolated tumour cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesions:
-    """What is to be found on one slide."""
+    """The lesions of one slide."""
 
     labels: NDArray[np.int32]
     """(rows, columns): the number of the lesion on each cell, from 1; 0 elsewhere"""
     axes_um: tuple[float, ...]
-    """the major axis of lesion 1, 2, ..., grown by 75 um as it is"""
+    """the major axis of lesion 1, 2, ..., after growing by 75 um"""
 
     @property
     def itc(self) -> list[int]:
-        """Labels of isolated tumour cells, which are neither to be found nor held against one."""
+        """Numbers of isolated tumour cells, which count neither as lesions nor as normal."""
         return [i for i, axis in enumerate(self.axes_um, start=1) if axis < ITC_UM]
 
     @property
     def count(self) -> int:
-        """Lesions to be found."""
+        """The number of lesions to be found."""
         return len(self.axes_um) - len(self.itc)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What one slide's detections add to the curve."""
+    """The scores that one slide adds to the curve."""
 
     false: NDArray[np.float32]
     """of every false positive"""
     found: NDArray[np.float32]
-    """the highest of each lesion that is to be found, 0 where it was missed"""
+    """the highest score of each lesion to be found, 0 where it was missed"""
 
 
 def lesions(tumour: NDArray[np.bool_], um_per_cell: float) -> Lesions:
-    """Steps 1 and 2: from the annotated cells (rows, columns) to numbered lesions.
+    """Do steps 1 and 2: number the lesions of the annotated cells (rows, columns).
 
-    Only the part around the tumour is worked on, and it is worked on as the whole would be.
+    Only the part around the tumour is computed; the result is that of the whole.
     """
     labels = np.zeros(tumour.shape, np.int32)
     part = _around(tumour, math.ceil(MERGE_UM / 2 / um_per_cell) + 1)
@@ -96,7 +96,7 @@ def lesions(tumour: NDArray[np.bool_], um_per_cell: float) -> Lesions:
 
 
 def score(detections: Detections, truth: Lesions) -> Scored:
-    """Step 3: which detections are false, and the best of each lesion."""
+    """Do step 3: find the false positives, and the best score of each lesion."""
     from monai.metrics.froc import compute_fp_tp_probs
 
     false, found, _ = compute_fp_tp_probs(
@@ -107,7 +107,7 @@ def score(detections: Detections, truth: Lesions) -> Scored:
 
 
 def froc(slides: Sequence[Scored]) -> Froc:
-    """Steps 4 and 5 over all slides, those without lesions included."""
+    """Do steps 4 and 5 over all slides, including those without lesions."""
     from monai.metrics.froc import compute_froc_curve_data, compute_froc_score
 
     false = np.concatenate([slide.false for slide in slides])
@@ -129,10 +129,10 @@ def intervals(
     seed: int = 0,
     on_resample: Callable[[], object] = lambda: None,
 ) -> list[Interval]:
-    """The six sensitivities, their mean, and the percentile interval of each; slides are drawn.
+    """Return the six sensitivities and their mean, with percentile intervals over slides.
 
-    As in the JAMA paper. Draws without a lesion are left out and counted. Where fewer than two
-    slides have lesions there is no interval: one alone says nothing of others.
+    As in the JAMA paper. Resamples without a lesion are left out and counted. There is no interval
+    where fewer than two slides have lesions.
     """
     curve = Weighted(slides)
     if np.count_nonzero(curve.wanted) < 2:
@@ -141,10 +141,10 @@ def intervals(
 
 
 class Weighted:
-    """`froc` where each slide counts several times: sorted once, for many replicates.
+    """`froc` for slides drawn several times; scores are sorted once for all resamples.
 
-    The same numbers as monai's on slides repeated as often (the tests hold it to that); monai
-    counts anew at every score, which is a quadratic number of steps in each replicate.
+    Equal to monai's result on repeated slides, as the tests check. monai counts again at every
+    score, which takes a quadratic number of steps in each resample.
     """
 
     def __init__(self, slides: Sequence[Scored]) -> None:
@@ -153,13 +153,13 @@ class Weighted:
         found = np.concatenate([slide.found for slide in slides])
         self.of_false = np.repeat(np.arange(len(slides)), [len(s.false) for s in slides])
         self.of_found = np.repeat(np.arange(len(slides)), self.wanted)
-        # The lowest is 0, of a lesion missed, and is no point of the curve.
+        # The lowest level is the 0 of missed lesions, which is not a point of the curve.
         levels, place = np.unique(np.concatenate([[0], false, found]), return_inverse=True)
         self.levels = len(levels)
         self.at_false, self.at_found = np.split(place[1:], [len(false)])
 
     def at(self, times: Counts) -> Floats:
-        """Sensitivity at `RATES`, and the mean, with slide i counted `times[i]` times; (7,)."""
+        """Return sensitivities and their mean, (7,), with slide i drawn `times[i]` times."""
         wanted = (times * self.wanted).sum()
         if not wanted:
             return np.full(len(RATES) + 1, np.nan)
@@ -169,13 +169,13 @@ class Weighted:
         return np.append(at, at.mean())
 
     def _from(self, place: NDArray[np.intp], times: Counts) -> Floats:
-        """How many lie at each level or above, from the highest level down; 0 before it."""
+        """Count the scores at each level or above, from the highest level down; starts with 0."""
         counts = np.bincount(place, times, self.levels)[1:]
         return np.concatenate([[0], np.cumsum(counts[::-1])])
 
 
 def _around(tumour: NDArray[np.bool_], reach: int) -> tuple[slice, slice] | None:
-    """The rows and columns that hold tumour, and `reach` cells beyond; None without tumour."""
+    """Return rows and columns with tumour, and `reach` cells beyond; None without tumour."""
     parts = []
     for axis, size in zip((1, 0), tumour.shape, strict=True):
         there = np.flatnonzero(tumour.any(axis=axis))

@@ -1,8 +1,8 @@
-"""Patches by their id, from a folder of images."""
+"""Read images of patches by their ids."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +13,31 @@ from slidescan.errors import DataError
 from slidescan.patches.decoding import IMAGES
 
 FOLDERS = (".", "train", "test", "0", "1")
-"""As they are, in Kaggle's layout, and a folder for each class."""
+"""Where images are looked for: the folder itself, Kaggle's layout, a folder for each class."""
 
 
 def read_images(folder: Path, ids: Sequence[str]) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
-    """RGB (H, W, 3) of the ids that `folder` has an image of, and the ids that it has none of.
+    """Return RGB (H, W, 3) of the ids with an image in `folder`, and the ids without.
 
-    Raises `DataError` where it has none at all, one cannot be read, or sizes differ.
+    Raises `DataError`: no image at all, one that cannot be read, or different sizes.
     """
     paths = {i: path for i in ids if (path := _find(folder, i))}
     if ids and not paths:
         raise DataError(
-            f"{folder}: has no image of {len(ids)} patches, e.g. {ids[0]}.tif, nor has its train "
-            "or test folder; correct --images"
+            f"{folder}: neither the folder nor its train or test folder has an image of these "
+            f"{len(ids)} patches, e.g. {ids[0]}.tif; correct --images"
         )
     found = {patch_id: _read(path) for patch_id, path in paths.items()}
     shapes = {pixels.shape for pixels in found.values()}
     if len(shapes) > 1:
-        raise DataError(f"{folder}: its images are not of one size: {sorted(shapes)}")
+        raise DataError(
+            f"{folder}: images of different sizes, {_sizes(shapes)}; patches have one size"
+        )
     return found, [i for i in ids if i not in paths]
+
+
+def _sizes(shapes: Iterable[tuple[int, ...]]) -> str:
+    return " and ".join(f"{width} x {height} px" for height, width, *_ in sorted(shapes)[:2])
 
 
 def _find(folder: Path, patch_id: str) -> Path | None:
@@ -48,4 +54,6 @@ def _read(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+        raise DataError(
+            f"{path}: not an image that can be read; replace it or leave it out"
+        ) from error

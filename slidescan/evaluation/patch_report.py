@@ -1,4 +1,4 @@
-"""How good the patch classifier is: its metrics, their intervals, and pictures of both."""
+"""Report on predictions of patches: metrics with intervals, and pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOTHING = "no patch is labelled or called tumour"
 RANKING = {"roc_auc", "average_precision", "balanced_accuracy", "sensitivity", "specificity"} | {
     "sensitivity_at_specificity", "specificity_at_sensitivity"
 }  # fmt: skip
-"""What needs both labels."""
+"""Metrics that need both labels."""
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     seed: int,
     on_resample: Callable[[], object] = lambda: None,
 ) -> Report:
-    """Every metric with its 95 % interval; slides are resampled where they are known."""
+    """Compute every metric with its 95 % interval; slides are resampled where they are known."""
     scores = scores.ranked()
     evaluation = Evaluation(scores.labels, scores.p, choices)
     of, units = scores.groups()
@@ -93,7 +93,7 @@ def notes(scores: Scores, units: int, resamples: int, how: str) -> list[str]:
 
 
 def _tables(scores: Scores, found: Evaluation) -> dict[str, JSON]:
-    """Confusion matrix and calibration bins."""
+    """Return the confusion matrix and the bins of the reliability diagram."""
     bins = reliability(scores.labels, scores.p, BINS)
     confusion = found.confusion(np.ones(len(scores), np.int64)).astype(int).tolist()
     rows = zip(
@@ -122,9 +122,9 @@ def draw(folder: Path, scores: Scores, report: Report, threshold: float) -> None
 
 
 def draw_mistakes(path: Path, scores: Scores, images: Path, threshold: float) -> list[str]:
-    """Write a PNG of the worst mistakes whose pixels are in `images`; returns the ids without.
+    """Write a PNG of the worst mistakes with an image in `images`; return the ids without one.
 
-    Raises `DataError` where none has, or an image is none; `WriteError`.
+    Raises `DataError` where there is no image or one cannot be read, `WriteError`.
     """
     rows = np.concatenate(worst_mistakes(scores.labels, scores.p, threshold=threshold)).tolist()
     pixels, missing = read_images(images, [scores.ids[i] for i in rows])
@@ -138,6 +138,6 @@ def draw_mistakes(path: Path, scores: Scores, images: Path, threshold: float) ->
         scores.p[shown],
         [scores.ids[i] for i in shown],
         threshold=threshold,
-        title=f"Worst mistakes at {threshold:g}; the square is the 32 px that are labelled",
+        title=f"Worst mistakes at {threshold:g}; the label is about the square of 32 px",
     )
     return missing

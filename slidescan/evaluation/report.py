@@ -1,6 +1,6 @@
-"""What an evaluation found, as a table to read, as Markdown and as JSON.
+"""A report of an evaluation: as text, Markdown and JSON.
 
-A number that is undefined is `undefined` to people and null in JSON, with the reason beside it.
+An undefined number is "undefined" in text and null in JSON, with the reason beside it.
 """
 
 from __future__ import annotations
@@ -50,30 +50,30 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Metrics, and what a reader has to know of them."""
+    """Metrics, and what a reader has to know about them."""
 
     title: str
     about: Mapping[str, JSON]
-    """What was evaluated and how, in the order to be read."""
+    """What was evaluated and how, in reading order."""
     metrics: Sequence[Metric]
     notes: Sequence[str] = field(default=())
     """Printed below the table; two short sentences at most."""
     level: float = 0.95
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     tables: Mapping[str, JSON] = field(default_factory=dict)
-    """More for the JSON: curves, counts, a row for each slide."""
+    """For JSON only: curves, counts, a row for each slide."""
     details: Sequence[str] = field(default=())
     """More to know, for Markdown and JSON only."""
 
 
 def text(report: Report) -> str:
-    """Lines for a terminal."""
+    """Return the report for a terminal."""
     table = (f"  {line}" for line in aligned(_rows(report)))
     return "\n".join([report.title, *table, *report.notes])
 
 
 def _rows(report: Report) -> list[tuple[str, ...]]:
-    """Head and rows; the columns of a comparison where there is one."""
+    """Return the table's head and rows, with the columns of a comparison where it is one."""
     level = f"{report.level:.0%} interval"
     if not any(m.predictions for m in report.metrics):
         rows = [(m.name, number(m.value), interval(m), m.note) for m in report.metrics]
@@ -99,14 +99,14 @@ def number(value: float, sign: str = "") -> str:
 
 
 def interval(found: Metric | Difference, sign: str = "") -> str:
-    """Both bounds, or nothing."""
+    """Return both bounds, "" where there is no interval."""
     if not (isfinite(found.low) and isfinite(found.high)):
         return ""
     return f"{number(found.low, sign)} to {number(found.high, sign)}"
 
 
 def markdown(report: Report) -> str:
-    """The same as a document."""
+    """Return the report as Markdown."""
     head, *rows = _rows(report)
     lines = [f"# {report.title}", ""]
     about = {key: value for key, value in report.about.items() if value is not None}
@@ -127,7 +127,7 @@ def _plain(value: JSON) -> str:
 
 
 def as_json(report: Report) -> dict[str, JSON]:
-    """Strict JSON: what is undefined is null."""
+    """Return the report as strict JSON: undefined numbers are null."""
     return strict(
         {
             "title": report.title,
@@ -162,12 +162,12 @@ def _values(m: Metric) -> dict[str, JSON]:
 
 
 def known(value: float) -> float | None:
-    """None for what JSON has no number for."""
+    """Return the number, None where JSON has none for it."""
     return value if isfinite(value) else None
 
 
 def write(folder: Path, report: Report) -> None:
-    """`metrics.json` and `metrics.md` in `folder`, which is made. Raises `WriteError`."""
+    """Write `metrics.json` and `metrics.md` into `folder`, which is made. Raises `WriteError`."""
     make_folder(folder)
     content = json.dumps(as_json(report), indent=2) + "\n"
     for name, body in (JSON_NAME, content), (MARKDOWN_NAME, markdown(report)):
@@ -176,6 +176,6 @@ def write(folder: Path, report: Report) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Raises `WriteError`."""
+    """Make a folder, and those above it. Raises `WriteError`."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

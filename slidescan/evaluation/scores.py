@@ -1,4 +1,4 @@
-"""Predictions and labels of patches from CSV tables, checked and joined by id."""
+"""Read predictions and labels of patches from CSV tables, check them and join them by id."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class Scores:
     labels: NDArray[np.int64]
     p: NDArray[np.float64]
     slides: tuple[str, ...] | None = None
-    """The slide of each."""
+    """The slide of each patch."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def ranked(self) -> Scores:
-        """The same from the highest probability down, which is quicker to evaluate."""
+        """Return the patches by falling probability, which is quicker to evaluate."""
         return self.taken(np.argsort(-self.p, kind="stable"))
 
     def taken(self, rows: NDArray[np.intp]) -> Scores:
-        """The patches at these rows, in their order."""
+        """Return the patches at these rows, in their order."""
         order = rows.tolist()
         slides = None if self.slides is None else tuple(self.slides[i] for i in order)
         ids = tuple(self.ids[i] for i in order)
         return Scores(ids, self.labels[order], self.p[order], slides)
 
     def groups(self) -> tuple[NDArray[np.intp], int]:
-        """Which unit of resampling each patch belongs to, (N,), and how many there are."""
+        """Return the unit of resampling of each patch, (N,), and the number of units."""
         if self.slides is None:
             return np.arange(len(self)), len(self)
         names, of = np.unique(self.slides, return_inverse=True)
@@ -51,13 +51,13 @@ class Scores:
 def read_scores(
     predictions: Sequence[Path], labels: Path, groups: Path | None = None, *, common: bool = False
 ) -> list[Scores]:
-    """The scores of each table of `predictions`, all of the same patches in the same order.
+    """Return the scores of each table of `predictions`, for the same patches in the same order.
 
     Tables have the columns id,label: probabilities, and 0 or 1 in `labels`; `groups` has id,slide.
     `common` takes the ids that all tables have; without it they must have the same.
 
     Raises:
-        DataError: a table is not as described, an id is in it twice, or ids do not match.
+        DataError: a table is not as described, has an id twice, or ids do not match.
     """
     known = _read_labels(labels, predictions)
     tables = [
@@ -144,7 +144,7 @@ def _check_same(
 
 
 def _read(path: Path, column: str, convert: Callable[[str], T], wrong: str) -> dict[str, T]:
-    """A column by id. Raises `DataError` with the number of bad rows and the first of them."""
+    """Read a column by id. Raises `DataError` with the number of bad rows and the first one."""
     values: dict[str, T] = {}
     twice: list[str] = []
     bad: list[str] = []
@@ -160,10 +160,10 @@ def _read(path: Path, column: str, convert: Callable[[str], T], wrong: str) -> d
         if key in values:
             twice.append(f"line {line}: {key}")
         values[key] = found
-    _refuse(path, bad, f"rows whose {column} is {wrong}, or that have none", "correct them")
-    _refuse(path, twice, "ids that are there before", "keep one row of each")
+    _refuse(path, bad, f"rows whose {column} is {wrong}, or missing", "correct them")
+    _refuse(path, twice, "repeated ids", "keep one row of each")
     if not values:
-        raise DataError(f"{path}: has no rows below its header; check the file")
+        raise DataError(f"{path}: has no rows below its header; name another table")
     return values
 
 

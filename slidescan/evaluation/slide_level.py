@@ -1,9 +1,9 @@
-"""Is there tumour on the slide at all? Named features of a map, alone and in a random forest.
+"""Classify slides by features of their maps, one by one and with a random forest.
 
 The winners of Camelyon16 gave 28 features of a heatmap to a random forest (Wang et al. 2016,
-arXiv:1606.05718). The four that they name are here: the share of tumour in the tissue, the area of
-a region over that of its convex hull, the mean prediction, the longest axis; the others are ours,
-of the same kind.
+arXiv:1606.05718). The four that they name are included: the share of tumour in the tissue, the area
+of a region over that of its convex hull, the mean prediction, the longest axis. The others are
+similar ones of our own.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ FEATURES: dict[str, str] = {
         for name, text in _OF_LARGEST.items()
     },
 }
-"""Every feature and what it is; without a region, those of the largest are 0."""
+"""Every feature with its meaning; without a region, those of the largest region are 0."""
 
 ALONE = ("maximum", "top_100_mean", "largest_area_mm2_0.5")
-"""Features that are a slide's score just as they are."""
+"""Features that are used as a slide's score by themselves."""
 
 FOREST = "random_forest"
 
 
 def features(values: NDArray[np.float32], um_per_cell: float) -> dict[str, float]:
-    """`FEATURES` of a map (rows, columns); all 0 where nothing was scanned."""
+    """Return `FEATURES` of a map (rows, columns); all 0 where nothing was scanned."""
     p = values[np.isfinite(values)]
     if not len(p):
         return dict.fromkeys(FEATURES, 0.0)
@@ -76,7 +76,7 @@ def features(values: NDArray[np.float32], um_per_cell: float) -> dict[str, float
 
 
 def _regions(values: NDArray[np.float32], threshold: float, um_per_cell: float) -> dict[str, float]:
-    """How many regions there are, and what the largest is like; of equal ones the uppermost."""
+    """Count the regions and describe the largest; of equal ones the uppermost."""
     labels = label(values, threshold)
     sizes = np.bincount(labels[labels > 0])
     if not len(sizes):
@@ -121,7 +121,7 @@ class Auc:
 
 
 def too_few(labels: Labels, folds: NDArray[np.int64]) -> str:
-    """Why no forest can be trained, "" where it can: each fold's rest needs both classes."""
+    """Return why no forest can be trained, "" where it can: without a fold, both classes remain."""
     for fold in np.unique(folds):
         rest = labels[folds != fold]
         for kind, name in enumerate(("normal", "tumour")):
@@ -137,12 +137,12 @@ def forest(
     seed: int = 0,
     on_fold: Callable[[], object] = lambda: None,
 ) -> Floats:
-    """P(tumour) of each slide from a forest that has not seen its fold; (slides,).
+    """Return P(tumour) of each slide from a forest trained on the other folds; (slides,).
 
-    table: (slides, features). folds: (slides,), each slide its own for leave-one-out. The classes
-    weigh the same: a slide left out makes its own class rarer in the rest, and a forest that
-    followed the shares would score it down for that (pooled leave-one-out is biased so).
-    NaN everywhere where a rest lacks a class, see `too_few`.
+    table: (slides, features). folds: (slides,), one for each slide for leave-one-out. The classes
+    have equal weights: leaving a slide out makes its class rarer among the rest, so that a forest
+    that follows the class shares would score the slide too low (the bias of pooled leave-one-out).
+    All NaN where the other folds lack a class, see `too_few`.
     """
     from sklearn.ensemble import RandomForestClassifier
 

@@ -1,4 +1,4 @@
-"""What all slides together say of a model: lesions, slides and cells, as report and pictures."""
+"""Report on all slides of an evaluation: lesions, slides and cells, with pictures."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def summarise(
     seed: int,
     on_step: Callable[[], object] = lambda: None,
 ) -> Findings:
-    """Every figure; `on_step` is called `steps` times."""
+    """Compute every figure; `on_step` is called `steps` times."""
     curves, bands = {}, {}
     for method in METHODS:
         scored = [case.figures.scored[method] for case in study.cases]
@@ -77,12 +77,12 @@ def summarise(
 
 
 def steps(study: Study, folds: NDArray[np.int64], resamples: int) -> int:
-    """At most so many."""
+    """Return an upper bound of the steps of `summarise`."""
     return len(np.unique(folds)) + (len(METHODS) + 1) * resamples
 
 
 def draw(folder: Path, study: Study, findings: Findings) -> None:
-    """froc.png, slides.png and cells.png. Raises WriteError."""
+    """Write froc.png, slides.png and cells.png. Raises WriteError."""
     count = f"{len(study.cases)} slides, {study.lesions} lesions"
     drawn = {METHODS[m]: (curve, findings.bands[m]) for m, curve in findings.curves.items()}
     slide_curves.froc(folder / "froc.png", drawn, f"Lesions found, {count}")
@@ -110,7 +110,7 @@ def _roc(study: Study, scores: NDArray[np.float64]) -> Curve:
 def _scores(
     study: Study, folds: NDArray[np.int64], seed: int, on_fold: Callable[[], object]
 ) -> dict[str, NDArray[np.float64]]:
-    """What each rule says of each slide."""
+    """Return the score of each slide by each rule."""
     table = np.array([[c.figures.features[f] for f in slide_level.FEATURES] for c in study.cases])
     alone = {name: table[:, list(slide_level.FEATURES).index(name)] for name in slide_level.ALONE}
     trees = slide_level.forest(table, study.labels, folds, seed, on_fold)
@@ -152,7 +152,7 @@ def _pixel_metrics(study: Study) -> Iterator[Metric]:
 
 
 def _unscanned(study: Study) -> str:
-    """How much of the annotated tumour the figures of cells leave out."""
+    """Return how much of the annotated tumour the figures of cells leave out."""
     missed = study.pixels.unscanned
     if not missed:
         return ""
@@ -194,7 +194,7 @@ def _about(study: Study, folds: NDArray[np.int64], resamples: int, seed: int) ->
 
 
 def _intervals(study: Study, resamples: int, seed: int) -> Iterator[str]:
-    """How the intervals were made, and whether there are enough slides for them."""
+    """Yield how the intervals were made, and whether there are enough slides for them."""
     if not resamples:
         return
     yield f"Intervals: percentile bootstrap, {resamples} resamples of slides, seed {seed}."
@@ -204,7 +204,7 @@ def _intervals(study: Study, resamples: int, seed: int) -> Iterator[str]:
 
 
 def _details(study: Study) -> Iterator[str]:
-    """What the figures rest on, and the problems of single slides."""
+    """Yield how lesions are counted, and the problems of single slides."""
     yield (
         "Camelyon16's FROC: lesions closer than 75 um are one; isolated tumour cells (major axis "
         "below 275 um after growing) count neither way; sensitivities are interpolated."
@@ -253,9 +253,9 @@ def _row(case: Case, scores: Mapping[str, float]) -> dict[str, JSON]:
 
 
 def _found(case: Case) -> list[JSON]:
-    """Each lesion, by the numbers of `cases.rows`, and the score it was found with."""
+    """Return each lesion with its number in detections.csv and the score it was found with."""
     itc, axes = case.figures.itc, enumerate(case.figures.axes_um, start=1)
-    # By method, for the lesions that are to be found alone.
+    # By method, and only for lesions to be found.
     scores = {method: iter(case.figures.scored[method].found.tolist()) for method in METHODS}
     return [
         {

@@ -1,4 +1,4 @@
-"""The slides of an evaluation: which belong together, and the table of all their detections."""
+"""The slides of an evaluation, and the table of their detections."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from slidescan.tools.settings_diff import JSON, differences
 
 @dataclass(slots=True)
 class Study:
-    """Slides as they come in; those that do not belong together are refused."""
+    """The slides compared so far; slides that do not belong together are refused."""
 
     choices: SlideChoices
     cases: list[Case] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """why, by the map"""
+    """reason by map"""
     made: Mapping[str, JSON] = field(default_factory=dict)
-    """what scores and grid of all the maps depend on"""
+    """the settings that scores and grid of all maps depend on"""
     pixels: Pixels = field(init=False)
     _seen: dict[str, Path] = field(default_factory=dict)
 
@@ -37,30 +37,30 @@ class Study:
         self.pixels = Pixels(self.choices.threshold)
 
     def admit(self, heatmap: Heatmap) -> None:
-        """Refuse a slide that was there already and a map by another model or of another grid.
+        """Refuse a slide that is already there, and a map by another model or of another grid.
 
         Raises MapError.
         """
         fingerprint = heatmap.settings["slide"]["fingerprint"]
         if fingerprint in self._seen:
             raise MapError(
-                f"{heatmap.path}: the same slide as {self._seen[fingerprint]}, which would count "
+                f"{heatmap.path}: the same slide as {self._seen[fingerprint]}, and would count "
                 "twice; leave one out"
             )
         changes = differences(self.made, _made(heatmap)) if self.made else []
         if changes:
             raise MapError(
-                f"{heatmap.path}: not made as the maps before it ({'; '.join(changes)}); "
-                "evaluate them apart"
+                f"{heatmap.path}: made with other settings than the maps before it "
+                f"({'; '.join(changes)}); evaluate them separately"
             )
 
     def add(self, heatmap: Heatmap, case: Case, pixels: Pixels) -> None:
-        """Keep what was found. Raises MapError where other slides' annotations were used."""
+        """Keep a comparison. Raises MapError where the annotations are of a slide before it."""
         for other in self.cases:
             if case.annotations and case.annotations == other.annotations:
                 raise MapError(
-                    f"{heatmap.path}: another slide than {other.map_path}, and {case.annotations} "
-                    "would be of both; rename one of the slides or evaluate them apart"
+                    f"{heatmap.path}: another slide than {other.map_path}, but {case.annotations} "
+                    "would belong to both; rename one slide or evaluate them separately"
                 )
         self._seen[heatmap.settings["slide"]["fingerprint"]] = heatmap.path
         self.made = _made(heatmap)
@@ -74,12 +74,12 @@ class Study:
 
     @property
     def lesions(self) -> int:
-        """To be found."""
+        """The number of lesions to be found."""
         return sum(case.figures.lesions for case in self.cases)
 
 
 def read_folds(path: Path | None, cases: Sequence[Case]) -> NDArray[np.int64]:
-    """The fold of each slide, from a CSV (slide,fold); without one, each its own.
+    """Return the fold of each slide from a CSV (slide,fold); without one, a fold each.
 
     Raises DataError: unreadable, or a slide has no fold.
     """
@@ -90,19 +90,19 @@ def read_folds(path: Path | None, cases: Sequence[Case]) -> NDArray[np.int64]:
     for case in cases:
         keys = [key for key in (case.name.casefold(), stem(case.name)) if key in table]
         if not keys:
-            raise DataError(f"{path}: has no fold for {case.name}; add it or leave out --splits")
+            raise DataError(f"{path}: has no fold for {case.name}; add it or omit --splits")
         given.append(table[keys[0]])
     return np.unique(given, return_inverse=True)[1].astype(np.int64)
 
 
 def write_detections(path: Path, cases: Sequence[Case]) -> None:
-    """A CSV of every detection, see `cases.rows`. Raises WriteError."""
+    """Write a CSV of every detection, see `compare_slide.rows`. Raises WriteError."""
     columns = ("slide", "method", "score", "x_l0", "y_l0", "on")
     write_table(path, columns, (row for case in cases for row in one.rows(case)))
 
 
 def _made(heatmap: Heatmap) -> dict[str, JSON]:
-    """By which model, turned how, in cells of what size."""
+    """Return the settings that scores and grid depend on: model, averaging, mode, cell size."""
     settings = heatmap.settings
     named = ("model", "tta", "mode")
     kept: dict[str, JSON] = {key: settings[key] for key in named if key in settings}

@@ -1,1 +1,1 @@
-"""What people would rather look at than read: maps, diagrams and sheets of patches."""
+"""Pictures: overlays of maps, diagrams of metrics, sheets of patches."""

@@ -1,4 +1,4 @@
-"""Pictures of how good probabilities are: all on one sheet, or each by itself."""
+"""Diagrams of predictions against labels: ROC, precision-recall, confusion, reliability."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ def validation(
 ) -> None:
     """Write a PNG: ROC, precision-recall, confusion matrix at 0.5 and reliability diagram.
 
-    Patches without a probability (NaN) are left out, and counted in the title. Raises
-    `WriteError`.
+    Patches without a probability (NaN) are left out; the title counts them. Raises `WriteError`.
     """
     style.save(path, validation_figure(labels, probabilities, title))
 
@@ -34,7 +33,7 @@ def validation(
 def validation_figure(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], title: str
 ) -> Figure:
-    """`validation`, before it is written."""
+    """Return the figure that `validation` writes."""
     known = np.isfinite(probabilities)
     labels, p = np.asarray(labels)[known], np.asarray(probabilities)[known]
     about = [title, f"{len(p):,} patches, {int(labels.sum()):,} with tumour"]
@@ -56,10 +55,10 @@ def separately(
     intervals: Mapping[str, str],
     threshold: float,
 ) -> tuple[str, ...]:
-    """Write a PNG for each of ROC, precision-recall, reliability and scores; returns their names.
+    """Write a PNG each for ROC, precision-recall, reliability and scores; return their names.
 
-    `intervals` are put behind the areas and the ECE: roc_auc, average_precision, ece. Raises
-    `WriteError`.
+    `intervals`, by the keys roc_auc, average_precision and ece, follow the values in the titles.
+    Raises `WriteError`.
     """
 
     def draw(name: str, of: Callable[..., None], interval: str, *more: float) -> str:
@@ -85,7 +84,7 @@ def roc_curves(path: Path, curves: Mapping[str, Curve], title: str, undefined: s
 
 
 def roc_curves_figure(curves: Mapping[str, Curve], title: str, undefined: str) -> Figure:
-    """`roc_curves`, before it is written."""
+    """Return the figure that `roc_curves` writes."""
     drawn, (panel,) = style.figure(1, 1, title)
     drawn.set_size_inches(6.4, 5.2)
     style.name(panel, "", "false positive rate", "true positive rate")
@@ -110,7 +109,7 @@ def _histogram(
         name = f"{NORMAL_TUMOUR[label]}, {len(of):,}"
         panel.hist(of, edges, color=colour, alpha=0.35)
         panel.hist(of, edges, color=colour, histtype="step", label=name)
-    panel.set_yscale("symlog", linthresh=1)  # most are near 0 or 1, but the others count
+    panel.set_yscale("symlog", linthresh=1)  # most patches are in the outer bins
     panel.set_ylim(bottom=0)
     panel.axvline(threshold, linestyle=":", color=style.GREY, label=f"threshold {threshold:g}")
     style.legend(panel)
@@ -128,8 +127,8 @@ def _roc(
     panel.set_title(f"ROC: AUC {curve.area:.4f}{interval}", fontsize=11)
     panel.plot(curve.x, curve.y, color=style.BLUE)
     (normal, false), (missed, true) = curves.confusion(labels, p, threshold).tolist()
-    at_half = false / (false + normal), true / (true + missed)
-    panel.plot(*at_half, "o", color=style.ORANGE, label=f"at {threshold:g}")
+    point = false / (false + normal), true / (true + missed)
+    panel.plot(*point, "o", color=style.ORANGE, label=f"at {threshold:g}")
     panel.legend(fontsize=9, loc="lower right")
 
 
@@ -149,8 +148,8 @@ def _precision_recall(
     panel.axhline(share, linestyle=":", color=style.GREY, label=label)
     (_, false), (missed, true) = curves.confusion(labels, p, threshold).tolist()
     if true + false:
-        at_half = true / (true + missed), true / (true + false)
-        panel.plot(*at_half, "o", color=style.ORANGE, label=f"at {threshold:g}")
+        point = true / (true + missed), true / (true + false)
+        panel.plot(*point, "o", color=style.ORANGE, label=f"at {threshold:g}")
     panel.legend(fontsize=9, loc="lower left")
 
 
@@ -190,7 +189,7 @@ def _reliability(panel: Axes, labels: Labels, p: Probabilities, interval: str = 
     panel.errorbar(
         bins.predicted[some],
         bins.observed[some],
-        np.maximum(spread, 0),  # below by a rounding error where all or none have tumour
+        np.maximum(spread, 0),  # a rounding error below 0 where all or none have tumour
         fmt="o-",
         color=style.BLUE,
         ecolor=style.SKY,
@@ -200,12 +199,12 @@ def _reliability(panel: Axes, labels: Labels, p: Probabilities, interval: str = 
     panel.legend(fontsize=9, loc="upper left")
     style.name(beneath, "", "predicted P(tumour)", "patches")
     beneath.bar(bins.edges[:-1], bins.counts, np.diff(bins.edges), align="edge", color=style.GREY)
-    beneath.set_yscale("symlog", linthresh=1)  # most are near 0 or 1, but the others count
+    beneath.set_yscale("symlog", linthresh=1)  # most patches are in the outer bins
     beneath.set_ylim(0, max(2 * bins.counts.max(), 1))
 
 
 def _split(panel: Axes) -> Axes:
-    """Take the lower quarter of a panel for axes of their own with the same x."""
+    """Turn the lower quarter of a panel into axes of its own with the same x axis."""
     place, drawn = panel.get_subplotspec(), panel.get_figure(root=True)
     assert place is not None
     assert drawn is not None

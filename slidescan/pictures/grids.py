@@ -1,4 +1,4 @@
-"""Pictures of patches: sheets with captions, and the worst mistakes."""
+"""Sheets of patches with captions, and of the worst mistakes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Tile: TypeAlias = tuple[NDArray[np.uint8], str]
 """RGB (H, W, 3) and its caption, of one line or several."""
 
 WIDTH_PX = 1600
-"""Patches are enlarged by whole factors, from 2 to 4, to about this width of a sheet."""
+"""Patches are enlarged by a whole factor, 2 to 4, so that a sheet has about this width."""
 LEAST_PX = 480
-"""That a title needs, however few the columns."""
+"""Width of a sheet, at least, for its title."""
 GAP_PX = 12
 FONT_PX, TITLE_PX = 15, 20
 LINE_PX, HEADING_PX = 18, 30
 INK, PAPER = (30, 30, 30), (255, 255, 255)
-# Yellow within black: seen on white glass and on purple nuclei, whatever the eye's colours.
+# Yellow inside black is visible on white glass and on purple nuclei, also to the colour-blind.
 MARK, MARK_EDGE = (255, 221, 0), (0, 0, 0)
 
 
@@ -41,9 +41,8 @@ def grid(
 ) -> None:
     """Write a PNG sheet of patches of one size, row by row, each above its caption.
 
-    Patches are enlarged by nearest neighbour, so every pixel is seen as it is. `mark` draws the
-    outline of the central 32 x 32 px that the label speaks of, around them and not over them.
-    Raises `WriteError`.
+    Patches are enlarged by nearest neighbour, which keeps every pixel. `mark` draws a square
+    around the central 32 x 32 px, which the label is about. Raises `WriteError`.
     """
     _save(path, sheet([("", tiles)], columns, title, mark=mark))
 
@@ -56,8 +55,7 @@ def mistakes(
     ids: Sequence[str],
     most: int = 40,
     threshold: float = 0.5,
-    title: str = "Worst mistakes on the validation patches; the square is the 32 px that are "
-    "labelled",
+    title: str = "Worst mistakes on the validation patches; the label is about the square of 32 px",
 ) -> None:
     """Write a PNG of the worst mistakes among the given patches, (N, 96, 96, 3).
 
@@ -78,13 +76,13 @@ def mistakes(
 
 
 def _short(p: float) -> str:
-    """As many digits as tell it from 0 and from 1."""
+    """Return as many digits as distinguish p from 0 and 1."""
     return f"{p:.3f}" if 0.001 <= p <= 0.999 else f"{p:.2g}" if p < 0.5 else f"1 - {1 - p:.1g}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things are on a sheet, in its pixels."""
+    """Positions on a sheet, in its pixels."""
 
     columns: int
     scale: int
@@ -103,15 +101,15 @@ class _Layout:
 
     @property
     def pitch(self) -> tuple[int, int]:
-        """From one patch to the next, down and across."""
+        """Distance from one patch to the next, down and across."""
         return self.side[0] + self.caption + GAP_PX, self.side[1] + GAP_PX
 
     def height(self, heading: str, count: int) -> int:
-        """Of one section."""
+        """Return the height of one section."""
         return (HEADING_PX if heading else 0) + -(-count // self.columns) * self.pitch[0]
 
     def places(self, count: int) -> Iterator[tuple[int, int]]:
-        """(y, x) of each patch within its section."""
+        """Yield (y, x) of each patch within its section."""
         for i in range(count):
             row, column = divmod(i, self.columns)
             yield row * self.pitch[0], GAP_PX + column * self.pitch[1]
@@ -120,7 +118,7 @@ class _Layout:
 def sheet(
     sections: Sequence[tuple[str, Sequence[Tile]]], columns: int, title: str, *, mark: bool
 ) -> Image.Image:
-    """`grid` with a heading above each section ("": none), as an image."""
+    """Return an image of sections of patches, each below its heading ("": none)."""
     layout = _Layout.of([tile for _, tiles in sections for tile in tiles], columns)
     width = max(LEAST_PX, GAP_PX + layout.columns * layout.pitch[1])
     top = GAP_PX + HEADING_PX
@@ -163,7 +161,7 @@ def _place(
 def _write(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, width: int
 ) -> None:
-    """One line, cut where it is wider than `width`."""
+    """Draw one line of text, shortened where it is wider than `width`."""
     font = ImageFont.load_default(size)
     if font.getlength(text) > width:
         while text and font.getlength(text + "...") > width:
@@ -174,5 +172,5 @@ def _write(
 
 def _save(path: Path, image: Image.Image) -> None:
     with replacing(path) as beside:
-        # A quarter of the time of the usual level, for a file a little larger.
+        # Takes a quarter of the time of the default level; the file is a little larger.
         image.save(beside, compress_level=1)

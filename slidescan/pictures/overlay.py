@@ -1,4 +1,4 @@
-"""A picture to look at: the slide, and the slide with its tumour probabilities laid over it."""
+"""Pictures of a slide beside the slide with its tumour probabilities as an overlay."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from slidescan.geometry import Box
 
-# Probability, red, green, blue, opacity. Normal tissue stays as it is; yellow marks even odds.
+# Probability, red, green, blue, opacity. Normal tissue is not tinted; 0.5 is yellow.
 _RAMP = np.array(
     [
         (0.0, 255, 237, 120, 0.0),
@@ -20,11 +20,11 @@ _RAMP = np.array(
 )
 _RIM = np.array([0, 114, 178], np.uint8)
 _GAP, _FOOT = 16, 64
-_LEAST = 240  # px that the key and its words need, however narrow the slide
+_LEAST = 240  # px, at least, for the key and its text
 
 
 def colourise(rgb: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lay `probability` (H, W), NaN where not scanned, over `rgb` (H, W, 3), and rim it."""
+    """Overlay `probability` (H, W), NaN where not scanned, on `rgb` (H, W, 3), with an outline."""
     scanned = np.isfinite(probability)
     p = np.where(scanned, probability, 0)
     at, *channels, opacity = _RAMP.T
@@ -39,7 +39,7 @@ def colourise(rgb: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArr
 
 
 def spread(values: NDArray[np.float32], box: Box, step: float) -> NDArray[np.float32]:
-    """Cells to the pixels of `box`: pixel i shows the cell that holds its centre.
+    """Return the cell of each pixel of `box`: the one that contains the pixel's centre.
 
     `step` is cells per pixel.
     """
@@ -54,7 +54,7 @@ def spread(values: NDArray[np.float32], box: Box, step: float) -> NDArray[np.flo
 def picture(
     rgb: NDArray[np.uint8], probability: NDArray[np.float32], um_per_px: float, title: str
 ) -> Image.Image:
-    """Slide and overlay side by side over a scale bar, the colours' key and a line of text."""
+    """Return slide and overlay side by side, above a scale bar, a colour key and a title."""
     height, width = rgb.shape[0], max(rgb.shape[1], _LEAST)
     sheet = Image.new("RGB", (2 * width + _GAP, height + _FOOT), "white")
     sheet.paste(Image.fromarray(rgb), (0, 0))
@@ -67,7 +67,7 @@ def picture(
 
 
 def _scale_bar(sheet: Image.Image, um_per_px: float, width: int) -> None:
-    """A bar of 1, 2 or 5 times a power of ten micrometres, about a fifth of the slide."""
+    """Draw a bar of 1, 2 or 5 times a power of ten micrometres, about a fifth of the slide."""
     most = 0.25 * width * um_per_px
     power = 10.0 ** np.floor(np.log10(most))
     length = max(n * power for n in (1, 2, 5) if n * power <= most)
@@ -78,7 +78,7 @@ def _scale_bar(sheet: Image.Image, um_per_px: float, width: int) -> None:
 
 
 def _key(sheet: Image.Image, left: int, width: int, top: int) -> None:
-    """The colours of 0 to 1 on white."""
+    """Draw the colours of 0 to 1 on white."""
     across = min(width - 8, 360)
     ramp = np.tile(np.linspace(0, 1, across, dtype=np.float32), (14, 1))
     white = np.full((14, across, 3), 255, np.uint8)

@@ -1,4 +1,4 @@
-"""Curves of an evaluation of slides: lesions found, slides told apart, cells told apart."""
+"""Diagrams of an evaluation of slides: FROC of lesions, curves of cells."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from slidescan.statistics.curves import FROC_RATES, Froc
 from slidescan.statistics.ranking import Curve
 
 LEAST, MOST = 1 / 8, 16
-"""The axis of false positives a slide: the challenge's six rates and one octave around them."""
+"""Range of the axis of false positives per slide: the six rates, and a factor of two beyond."""
 
 
 def froc(path: Path, curves: Mapping[str, tuple[Froc, Sequence[Interval]]], title: str) -> None:
-    """Write a PNG: each curve by its name, with the sensitivities that the score is the mean of.
+    """Write a PNG: each curve by its name, with the six sensitivities and their intervals.
 
-    The intervals are those of the six sensitivities, more may follow. Raises `WriteError`.
+    Intervals beyond the first six are ignored. Raises `WriteError`.
     """
     style.save(path, froc_figure(curves, title))
 
 
 def froc_figure(curves: Mapping[str, tuple[Froc, Sequence[Interval]]], title: str) -> Figure:
-    """`froc`, before it is written."""
+    """Return the figure that `froc` writes."""
     drawn, (panel,) = style.figure(1, 1, title)
-    style.name(panel, "", "false positives a slide", "share of lesions found")
+    style.name(panel, "", "false positives per slide", "share of lesions found")
     drawn.set_size_inches(7.2, 4.8)
     panel.set_xscale("log", base=2)
     panel.set_xlim(LEAST, MOST)
@@ -57,27 +57,27 @@ def _curve(
     colour: str,
     shift: float,
 ) -> None:
-    """One curve as the challenge interpolates it, level beyond its end."""
+    """Draw one curve, interpolated linearly and constant beyond its end."""
     if np.isnan(curve.score):
         return
-    # Straight pieces between counts of false positives bend on a logarithmic axis.
+    # Lines between points are curved on a logarithmic axis, so they are drawn in small steps.
     x = np.geomspace(LEAST, MOST, 400)
     y = np.interp(x, curve.rates, curve.sensitivity)
     panel.plot(x, y, color=colour, label=f"{name}: score {curve.score:.3f}")
     rates = np.array(FROC_RATES)
     bounds = np.array([(i.low, i.high) for i in intervals[: len(rates)]]).T
     spread = np.abs(bounds - curve.at) if np.isfinite(bounds).all() else None
-    # Shifted a little, so that the bars of two curves stand side by side.
+    # Shifted a little, so that the bars of two curves do not overlap.
     panel.errorbar(rates * shift, curve.at, spread, fmt="o", color=colour, markersize=4, capsize=2)
 
 
 def cells(
     path: Path, roc: Curve, precision_recall: Curve, confusion: NDArray[np.int64], title: str
 ) -> None:
-    """Write a PNG: ROC and precision-recall of cells, where the threshold lies on them.
+    """Write a PNG: ROC and precision-recall of cells, with the point of the threshold.
 
-    confusion: [[true negatives, false positives], [false negatives, true positives]] there.
-    Raises `WriteError`.
+    confusion: [[true negatives, false positives], [false negatives, true positives]] at the
+    threshold. Raises `WriteError`.
     """
     style.save(path, cells_figure(roc, precision_recall, confusion, title))
 
@@ -85,7 +85,7 @@ def cells(
 def cells_figure(
     roc: Curve, precision_recall: Curve, confusion: NDArray[np.int64], title: str
 ) -> Figure:
-    """`cells`, before it is written."""
+    """Return the figure that `cells` writes."""
     drawn, panels = style.figure(1, 2, title)
     (normal, false), (missed, true) = confusion.tolist()
     points = (

@@ -1,4 +1,4 @@
-"""How diagrams look, and how they reach the disk: no pyplot, no state beyond the figure."""
+"""Style of the diagrams, without pyplot and its global state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from slidescan.tools.atomic_files import replacing
 
-# Told apart by the colour-blind (Okabe and Ito 2008).
+# Distinguishable with colour blindness (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, BLACK, GREY = "#56B4E9", "#E69F00", "#222222", "#999999"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, BLACK)
@@ -21,7 +21,7 @@ DPI = 110
 
 
 def figure(rows: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure of `rows` x `columns` panels, given row by row."""
+    """Return a figure and its `rows` x `columns` panels, row by row."""
     width, height = PANEL_INCHES
     drawn = Figure(figsize=(columns * width, rows * height + 0.3), dpi=DPI, layout="constrained")
     FigureCanvasAgg(drawn)
@@ -35,26 +35,26 @@ def figure(rows: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def name(panel: Axes, title: str, x: str, y: str) -> None:
-    """Title and axis labels."""
+    """Set title and axis labels."""
     panel.set_title(title, fontsize=11)
     panel.set_xlabel(x)
     panel.set_ylabel(y)
 
 
 def whole(panel: Axes) -> None:
-    """Ticks of the x-axis at few, round, whole numbers."""
+    """Put the ticks of the x axis at few round integers."""
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def legend(panel: Axes) -> None:
-    """Where something has a label."""
+    """Draw a legend where something has a label."""
     if panel.get_legend_handles_labels()[0]:
         panel.legend(fontsize=9, framealpha=0.9)
 
 
 def note(panel: Axes, text: str) -> None:
-    """Say in the middle of an empty panel why it is empty."""
+    """Write in the middle of an empty panel why it is empty."""
     panel.text(0.5, 0.5, text, transform=panel.transAxes, ha="center", va="center", color=BLACK)
 
 

@@ -1,8 +1,8 @@
 """Percentile bootstrap intervals (Efron and Tibshirani 1993, ch. 13) by resampling weights.
 
-A resample is a count for each unit, how often it was drawn. Units are what was sampled: slides,
-where patches of a slide resemble each other, else patches. Statistics take counts, so nothing is
-sorted or copied again for a resample.
+A resample is a count for each unit: how often it was drawn. Units are slides where the patches of a
+slide resemble each other, else patches. Statistics take counts, so that nothing is sorted or copied
+again for a resample.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from slidescan.statistics.arrays import Counts, Floats
 RESAMPLES = 1000
 LEVEL = 0.95
 FEW = 10
-"""Units below which the percentile interval is known to be too narrow."""
+"""With fewer units, percentile intervals are too narrow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Of one statistic; all are NaN where it is undefined."""
+    """A statistic and its interval; all NaN where it is undefined."""
 
     value: float
     low: float
     high: float
     undefined: int = 0
-    """Resamples in which the statistic was undefined, as the AUC of one class; left out."""
+    """Resamples left out because the statistic was undefined, such as the AUC of one class."""
 
 
 def resample(
@@ -38,7 +38,7 @@ def resample(
     seed: int = 0,
     on_resample: Callable[[], object] = lambda: None,
 ) -> Floats:
-    """(resamples, M) values of a statistic that gives M of them for counts (units,)."""
+    """Return (resamples, M) values of a statistic that maps counts (units,) to M values."""
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(resamples):
@@ -49,10 +49,9 @@ def resample(
 
 
 def intervals(values: Floats, samples: Floats, level: float = LEVEL) -> list[Interval]:
-    """The percentile interval of each of M `values`, from `samples` (resamples, M).
+    """Return the percentile interval of each of M `values`, from `samples` (resamples, M).
 
-    NaN is left out of the samples and counted. One unit alone gives no interval: pass no samples,
-    (0, M).
+    NaN samples are left out and counted. Without samples, (0, M), the bounds are NaN.
     """
     return [_interval(float(v), column, level) for v, column in zip(values, samples.T, strict=True)]
 
@@ -74,9 +73,9 @@ def bootstrap(
     level: float = LEVEL,
     on_resample: Callable[[], object] = lambda: None,
 ) -> list[Interval]:
-    """The statistic of every unit once, and its percentile interval.
+    """Return the statistic with every unit once, and its percentile interval.
 
-    Fewer than two units cannot be resampled: the bounds are NaN.
+    The bounds are NaN with fewer than two units, which cannot be resampled.
     """
     values = statistic(np.ones(units, np.int64))
     if units < 2 or not resamples:

@@ -15,7 +15,7 @@ from slidescan.statistics.arrays import Counts, Floats, Labels
 from slidescan.statistics.ranking import Ranking, average_precision, roc_area
 
 BINS = 15
-"""Equal-width bins of P(tumour) for the ECE."""
+"""Equal-width bins of P(tumour) for the expected calibration error."""
 SLACK = 1e-9
 """Tolerance, in patches: 0.05 * 100 is a little more than 5 in binary."""
 
@@ -33,7 +33,7 @@ class OperatingPoints:
 
 
 def names(choices: OperatingPoints) -> dict[str, str]:
-    """Key and name of each metric, in the order of `Evaluation.values`."""
+    """Return key and name of each metric, in the order of `Evaluation.values`."""
     return {
         "roc_auc": "ROC AUC",
         "average_precision": "Average precision",
@@ -59,7 +59,7 @@ class Evaluation:
     choices: OperatingPoints = OperatingPoints()
 
     def values(self, counts: Counts) -> Floats:
-        """Every metric of patches drawn `counts` (N,) times, in the order of `names`."""
+        """Return every metric for patches drawn `counts` (N,) times, in the order of `names`."""
         true, false = self._ranking.positives(counts)
         return np.array(
             [
@@ -78,7 +78,7 @@ class Evaluation:
         return Ranking(self.labels, self.p)
 
     def _decisions(self, counts: Counts) -> list[float]:
-        """Accuracy, balanced accuracy, F1, sensitivity, specificity at the threshold."""
+        """Return accuracy, balanced accuracy, F1, sensitivity, specificity at the threshold."""
         (normal, false), (missed, true) = self.confusion(counts).tolist()
         sensitivity = _ratio(true, true + missed)
         specificity = _ratio(normal, normal + false)
@@ -99,7 +99,7 @@ class Evaluation:
         return 2 * self.labels + (self.p >= self.choices.threshold)
 
     def _sensitivity_at(self, true: Floats, false: Floats) -> float:
-        """The highest at any threshold whose specificity is at least the one chosen."""
+        """Return the highest sensitivity of the thresholds with at least that specificity."""
         allowed = (1 - self.choices.specificity) * false[-1] + SLACK
         return _ratio(true[np.searchsorted(false, allowed, "right") - 1], true[-1], false[-1])
 
@@ -127,5 +127,5 @@ class Evaluation:
 
 
 def _ratio(part: float, whole: float, *also: float) -> float:
-    """NaN where `whole`, or another number it needs, is 0."""
+    """Return part / whole; NaN where `whole` or a number of `also` is 0."""
     return float(part / whole) if whole and all(also) else float("nan")

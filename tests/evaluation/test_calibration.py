@@ -260,7 +260,7 @@ def test_patches_that_allow_no_fit_are_refused() -> None:
     for labels, reason in (
         (np.ones(100, np.int64), "both labels"),
         (sides, "more patches"),
-        (1 - sides, "say nothing"),
+        (1 - sides, "do not predict"),
     ):
         for fit in fit_temperature, fit_isotonic:
             with pytest.raises(DataError, match=reason):
@@ -323,7 +323,7 @@ def test_a_model_is_calibrated_beside_itself(model: Path, data: Path, tmp_path: 
     before = model.read_bytes(), model.with_suffix(".json").read_bytes()
     out = tmp_path / "calibrated.safetensors"
     result = run("--model", model, "--data", data, "--out", out)
-    if "say nothing" in result.output:
+    if "do not predict" in result.output:
         pytest.fail("the random network ranks the wrong way: draw it from another seed")
     assert result.exit_code == 0, result.output
     assert (model.read_bytes(), model.with_suffix(".json").read_bytes()) == before

@@ -130,7 +130,9 @@ def test_only_images_that_are_not_there_are_refused(
     tables: tuple[Path, Path], tmp_path: Path
 ) -> None:
     refused(
-        run(*tables, "--images", tmp_path, "--out", tmp_path / "out"), "no image of", "--images"
+        run(*tables, "--images", tmp_path, "--out", tmp_path / "out"),
+        "has an image of these",
+        "--images",
     )
     refused(run(*tables, "--images", tmp_path), "--out")
 
@@ -142,7 +144,7 @@ def test_only_images_that_are_not_there_are_refused(
         ([("a", 0.5), ("b", 1.5), ("c", -1)], ("2 rows", "line 3: b, '1.5'")),
         ([("a", ""), ("b", "x"), ("c",)], ("3 rows", "line 2: a, 'nothing'")),
         ([("", 0.5)], ("1 rows", "no id")),
-        ([("a", 0.5), ("a", 0.5), ("a", 0.6)], ("2 ids that are there before", "line 3: a")),
+        ([("a", 0.5), ("a", 0.5), ("a", 0.6)], ("2 repeated ids", "line 3: a")),
         ([], ("no rows",)),
         ([("x", 0.5)], ("no id in common", "x and id0")),
     ],

@@ -433,7 +433,7 @@ def test_names_compare_without_case_and_by_the_slide_first(tmp_path: Path) -> No
 def test_a_map_matched_by_its_own_name_says_so(study: Path) -> None:
     write_map(study / "maps" / "tumor_3.zarr", heatmap(SHAPE, {}), name="scan-0815.tif")
     annotate(study / "annotations" / "tumor_3.json", (20, 20, 40, 40))
-    assert "for the map's name, though made from scan-0815.tif" in ran(*arguments(study)).stderr
+    assert "by the map's name, but made from scan-0815.tif" in ran(*arguments(study)).stderr
 
 
 # --- maps
@@ -475,7 +475,7 @@ def test_unfinished_maps(study: Path) -> None:
     out = study / "out"
     result = ran(*arguments(study, "--partial", "--out", out))
     # One block of 256 of 300 rows.
-    assert "unfinished: 85.3% of its cells" in result.stderr
+    assert "unfinished: only 85.3% of its cells" in result.stderr
     rows = {row["slide"]: row for row in metrics(out)["per_slide"]}
     assert rows["normal_3.tif"]["scanned_share"] == pytest.approx(256 / 300)
     assert rows["normal_3.tif"]["false_positives"] == {"nms": 1, "components": 1}
@@ -497,7 +497,7 @@ def test_what_does_not_belong_together(study: Path) -> None:
     maps = study / "maps"
     other = {"name": "other", "sha256": "cd" * 32}
     write_map(maps / "normal_3.zarr", heatmap(SHAPE, {}), model=other)
-    refused(run(*arguments(study)), "normal_3", "tiny", "other", "evaluate them apart")
+    refused(run(*arguments(study)), "normal_3", "tiny", "other", "evaluate them separately")
     shutil.rmtree(maps / "normal_3.zarr")
     twin = {"fingerprint": "test:normal_1"}
     write_map(maps / "normal_3.zarr", heatmap(SHAPE, {}), slide=twin)
@@ -506,7 +506,7 @@ def test_what_does_not_belong_together(study: Path) -> None:
 
 def test_two_slides_of_one_name_are_not_given_the_same_annotations(study: Path) -> None:
     write_map(study / "maps" / "tumor_1b.zarr", heatmap(SHAPE, {}), name="tumor_1.svs")
-    refused(run(*arguments(study)), "tumor_1b", "tumor_1.json", "would be of both")
+    refused(run(*arguments(study)), "tumor_1b", "tumor_1.json", "would belong to both")
 
 
 def test_annotations_of_another_slide(study: Path) -> None:

@@ -48,7 +48,7 @@ def command(
     settings = load_config(config, changes).augment
     patch_id, pixels = _patch(data, wanted)
     tiles = preview(pixels, settings, seed, DRAWS)
-    title = f"Augmentations of patch {patch_id[:12]}; the square is the 32 px that are labelled"
+    title = f"Augmentations of patch {patch_id[:12]}; the label is about the square of 32 px"
     grid(out, tiles, columns=2 * DRAWS, title=title, mark=True)
     click.echo(f"{out}: every augmentation of patch {patch_id}")
 
