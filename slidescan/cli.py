@@ -19,7 +19,7 @@ COMMANDS = {
     for package, names in (
         ("slidescan", ("heatmap", "verify", "export", "predict", "evaluate", "calibrate")),
         ("slidescan", ("annotations", "models", "doctor", "data")),
-        ("slidescan_train", ("train", "augment", "lr-find", "runs", "configs")),
+        ("slidescan_train", ("train", "augment", "lr-find", "runs", "plan", "configs")),
     )
     for name in names
 }
