@@ -56,7 +56,7 @@ def test_a_plan_is_described(tmp_path: Path) -> None:
     plan = networks.plan("4/2 3 4/2", "R", "max", 2, filters=2, dense=4)
     made = networks.network(plan).float()
     lines = told(config(tmp_path, plan))
-    assert lines["network"] == "nasnet-a: 3 dense layers, 1 cells, max of 2 x 2 in the head"
+    assert lines["network"] == "nasnet-a, dense layers: 3, NASNet cells: 1, head: max of 2 x 2"
     seen = 96 - 2 * made.crop.cells
     assert lines["field"] == f"{seen} px, centred in 96 px"
     assert lines["margin"] == f"{seen // 2 - 1} of 47 px on each side"
@@ -70,9 +70,8 @@ def test_a_plan_is_described(tmp_path: Path) -> None:
 
 def test_a_setting_changes_it_and_a_padded_network_is_for_patches(tmp_path: Path) -> None:
     path = config(tmp_path, networks.plan("4/2 3 4/2", "R", filters=2))
-    assert told(path, "--set", "plan.head.pool=mean")["network"].endswith(
-        "mean of 1 x 1 in the head"
-    )
+    lines = told(path, "--set", "plan.head.pool=max")
+    assert lines["network"].endswith("head: max of 1 x 1")
     path = config(tmp_path, MobilePlan(arch="nasnet-mobile"))
     lines = told(path)
     assert "patches alone" in lines["field"]
