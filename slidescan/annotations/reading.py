@@ -96,6 +96,10 @@ def load_annotations(
     """
     try:
         content = _read(path, {name.lower() for name in tumour})
+    except IsADirectoryError as error:
+        raise AnnotationError(
+            f"{path}: cannot be read: a folder, not a file; expected {EXPECTED}"
+        ) from error
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from error
     except RecursionError as error:

@@ -198,6 +198,9 @@ def _with_slide_mpp(message: str) -> str:
 
 
 def _load(path: Path, frame: Frame | None, tumour_classes: tuple[str, ...]) -> Annotations:
+    from slidescan.commands.checks import check_exist
+
+    check_exist(path)
     with evaluation_libraries():
         from slidescan.annotations.reading import load_annotations
 

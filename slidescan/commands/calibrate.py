@@ -68,13 +68,11 @@ def command(
       slidescan calibrate --data pcam --out calibrated.safetensors
       slidescan calibrate --data pcam --model model.safetensors --out calibrated.safetensors
     """
-    from slidescan.commands.checks import check_models, similar
-    from slidescan.errors import DataError
+    from slidescan.commands.checks import check_exist, check_models
 
     _check_out(out, model)
     check_models([model])
-    if not request["data"].exists():
-        raise DataError(f"--data {request['data']}: no such folder; {similar(request['data'])}")
+    check_exist(request["data"], request["ids"], groups)
 
     from slidescan.engines.backend import choose
     from slidescan.models.model import load

@@ -1,4 +1,4 @@
-"""`slidescan evaluate`: how good are predictions, of patches and of slides?"""
+"""`slidescan evaluate`: compare predictions with labels, maps with annotations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Parts(click.Group):
-    """`patches` is here, `slides` in a module of its own that is imported when called."""
+    """`slides` has a module of its own, which is imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return ["patches", "slides"]
@@ -76,7 +76,7 @@ def command() -> None:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Of the bootstrap.",
+    help="Seed of the bootstrap.",
 )
 @click.option("--out", type=PATH, help="Folder for metrics.json, metrics.md and PNGs.")
 def patches(
@@ -105,8 +105,10 @@ def patches(
       slidescan evaluate patches scores.csv labels.csv --images patches --out report
       slidescan evaluate patches scores.csv scores_b.csv labels.csv
     """
+    from slidescan.commands.checks import check_exist
     from slidescan.errors import ConfigError
 
+    check_exist(*predictions, labels, groups, images)
     if images and not out:
         raise ConfigError("--images draws the worst mistakes into --out; name a folder with --out")
     if images and len(predictions) > 1:

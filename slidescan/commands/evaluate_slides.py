@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Of the bootstrap and the random forest.",
+    help="Seed of the bootstrap and of the random forest.",
 )
 @click.option("--out", type=PATH, help="Folder for metrics.json, metrics.md, detections.csv, PNGs.")
 def command(
@@ -124,9 +124,11 @@ def command(
       slidescan evaluate slides maps --annotations annotations --normal-prefix normal_
       slidescan evaluate slides maps --annotations annotations --unannotated normal --out report
     """
+    from slidescan.commands.checks import check_exist
     from slidescan.evaluation.paths import find_maps
     from slidescan.evaluation.truth import Truth
 
+    check_exist(reference, splits, slides)
     found = find_maps(maps)
     truth = Truth.of(
         annotations, reference, normal_prefix, unannotated_normal=unannotated == "normal"

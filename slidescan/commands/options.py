@@ -149,8 +149,8 @@ tumour_class_option = click.option(
     "tumour_classes",
     multiple=True,
     metavar="NAME",
-    help="A class of the annotations that is tumour, beside tumour, metastasis, positive and their "
-    "spellings; unclassified names regions without a class. May be repeated.",
+    help="A further class of the annotations that is tumour; unclassified: regions without a "
+    "class. May be repeated.",
 )
 
 

@@ -134,13 +134,13 @@ def intervals(
     As in the JAMA paper. Resamples without a lesion are left out and counted. There is no interval
     where fewer than two slides have lesions.
     """
-    curve = Weighted(slides)
+    curve = ResampledFroc(slides)
     if np.count_nonzero(curve.wanted) < 2:
         resamples = 0
     return bootstrap(curve.at, len(slides), resamples, seed, on_resample=on_resample)
 
 
-class Weighted:
+class ResampledFroc:
     """`froc` for slides drawn several times; scores are sorted once for all resamples.
 
     Equal to monai's result on repeated slides, as the tests check. monai counts again at every

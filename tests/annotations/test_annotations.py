@@ -1,4 +1,4 @@
-"""Three kinds of file become one thing; what is wrong with one is repaired and said, or refused."""
+"""Reading ASAP, NCRF and QuPath files: equal results, reported repairs, refused files."""
 
 from __future__ import annotations
 
@@ -441,7 +441,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def run(*arguments: object) -> Result:
-    """`slidescan annotations ARGUMENTS`; anything but an exit code is a bug and raised."""
+    """Run `slidescan annotations ARGUMENTS`; an exception is raised here."""
     words = ["annotations", *map(str, arguments)]
     return CliRunner().invoke(main, words, catch_exceptions=False)
 

@@ -1,4 +1,4 @@
-"""A cell is set where its centre lies in a polygon, whatever the blocks; masks keep every cell."""
+"""Rasterising polygons by the centres of cells, in any blocks, and writing masks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SQUARE = shapely.box(0, 0, 4, 4)
 def star(
     rng: np.random.Generator, centre: tuple[float, float], radius: float
 ) -> NDArray[np.float64]:
-    """A simple ring with a vertex at every angle, nowhere on a lattice."""
+    """A simple ring whose vertices lie on no grid."""
     angle = np.sort(rng.uniform(0, 2 * np.pi, 60))
     reach = radius * rng.uniform(0.5, 1, 60)
     return np.stack([centre[0] + reach * np.cos(angle), centre[1] + reach * np.sin(angle)], axis=1)
@@ -44,7 +44,7 @@ def by_points(
     pitch: tuple[float, float],
     origin: tuple[float, float],
 ) -> NDArray[np.bool_]:
-    """The slow way: ask shapely about every centre."""
+    """The slow reference: shapely, for every centre."""
     row, column = np.indices(shape)
     x, y = origin[0] + (column + 0.5) * pitch[0], origin[1] + (row + 0.5) * pitch[1]
     inside: NDArray[np.bool_] = shapely.contains_xy(geometry, x, y)

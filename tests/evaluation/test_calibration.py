@@ -1,4 +1,4 @@
-"""Calibration: the fit, its place in the network, and the exactness that it must not touch."""
+"""Calibration: the fit, its place in the network, and exactness of calibrated maps."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def overconfident(count: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArr
     return 2 * true, (rng.uniform(size=count) < expit(true)).astype(np.int64)
 
 
-# --- the map of logits ----------------------------------------------------------------------
+# --- the function on logits ----------------------------------------------------------------------
 
 
 def test_temperature_divides_the_logits() -> None:
@@ -303,7 +303,7 @@ def test_folds_keep_slides_whole_and_are_even() -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Labels that have little to do with the pixels, so that a random network can be fitted."""
+    """Patches whose labels depend little on the pixels, so that a random network fits."""
     return patches.write(tmp_path_factory.mktemp("data") / "pcam", patches.make(600))
 
 
@@ -313,7 +313,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A network whose logits rise with the darkness of the centre, and too far."""
+    """Weights and card of a random network without calibration."""
     network = networks.network(networks.plan("4/2 3", "R N R", filters=2)).float()
     path = store(tmp_path_factory.mktemp("model") / "m.safetensors", None, network)
     return path
@@ -374,7 +374,7 @@ def test_a_mistyped_model_or_folder_is_refused_first(data: Path, tmp_path: Path)
     assert "did you mean best?" in result.output
     result = run("--data", data.with_name("pcan"), *out)
     assert result.exit_code == 1
-    assert f"pcan: no such folder; did you mean {data}?" in result.output
+    assert f"pcan: no such file or folder; did you mean {data}?" in result.output
 
 
 # --- maps -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Points from a map: suppression and components, against hand counts and the plain algorithm."""
+"""Detections by suppression and components, against counts by hand and a plain algorithm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cells(found: Detections) -> list[tuple[int, int]]:
 
 
 def plainly(values: Values, radius: float, threshold: float) -> list[tuple[int, int]]:
-    """Liu et al. 2017 to the letter: report the maximum, set its surroundings to nothing."""
+    """The algorithm of Liu et al. 2017, step by step: take the maximum, clear its surroundings."""
     left, reported = np.where(np.isnan(values), -1, values), []
     y, x = np.ogrid[: values.shape[0], : values.shape[1]]
     while left.max() >= threshold:

@@ -1,4 +1,4 @@
-"""`slidescan evaluate patches`: tables in, metrics and pictures out, one line for what is wrong."""
+"""`slidescan evaluate patches` with one table: metrics, pictures, and errors of one line."""
 
 from __future__ import annotations
 
@@ -176,7 +176,8 @@ def test_common_patches_are_evaluated_on_request(tables: tuple[Path, Path], tmp_
 def test_tables_without_the_columns_are_refused(tables: tuple[Path, Path], tmp_path: Path) -> None:
     other = write(tmp_path / "o.csv", [("id0", 1)], ("id", "p"))
     refused(run(other, tables[1]), "['id', 'p']", "id and label")
-    refused(run(tables[0], tmp_path / "none.csv"), "cannot be read")
+    refused(run(tables[0], tmp_path / "none.csv"), "none.csv: no such file")
+    refused(run(tables[0], tmp_path / "label.csv"), "did you mean", "labels.csv")
     refused(run(*tables, "--groups", other), "id and slide")
 
 

@@ -32,7 +32,7 @@ FEW = ("--resamples", "20")
 
 
 def run(*arguments: object) -> Result:
-    """`slidescan evaluate slides ARGUMENTS`; anything but an exit code is a bug and raised."""
+    """Run `slidescan evaluate slides ARGUMENTS`; an exception is raised here."""
     return commands.run("evaluate", "slides", *arguments)
 
 
@@ -41,7 +41,7 @@ def ran(*arguments: object) -> Result:
 
 
 def refused(result: Result, *words: object) -> None:
-    """One error for each bad map, the last line sums up; the first has all the words."""
+    """Check that it failed, and that the first error has all the words."""
     assert result.exit_code == 1
     first = result.stderr.splitlines()[0]
     assert first.startswith("Error: ")
@@ -51,7 +51,7 @@ def refused(result: Result, *words: object) -> None:
 
 
 def write_map(path: Path, values: Values, **changes: Any) -> Path:
-    """A finished map of these cells; `only` scans that share of its blocks and leaves it so."""
+    """Write a map of these cells; `blocks` is how many are written, and leaves it unfinished."""
     rows, columns = values.shape
     mask = np.isfinite(values)
     slide = {
@@ -212,7 +212,7 @@ def test_radius_and_threshold_are_used(study: Path) -> None:
 
 
 def test_a_coarser_grid(study: Path) -> None:
-    """At 15 um the lesions stay; single cells fade into means of four."""
+    """At 15 um the lesions stay; a single cell is averaged with its three neighbours."""
     out = study / "out"
     ran(*arguments(study, "--out", out, "--um-per-px", 16, "--threshold", 0.25))
     about = metrics(out)["about"]
@@ -295,7 +295,7 @@ def test_tumour_too_small_for_the_grid(study: Path) -> None:
         assert (rows["tumor_3.tif"]["label"], rows["tumor_3.tif"]["lesions"]) == (label, [])
 
 
-# --- whose annotations, and what it means that there are none
+# --- which annotations belong to a slide, and slides without any
 
 
 def test_a_slide_without_annotations_is_not_normal_by_itself(study: Path) -> None:
@@ -334,7 +334,7 @@ def test_contradictions_are_refused(study: Path) -> None:
         ("slide,label\na,1\na,1\n", ("line 3", "second time")),
         ("slide,label\na,maybe\n", ("'maybe'", "expected")),
         ("slide,label\na,\n", ("line 2", "lacks")),
-        (None, ("cannot be read",)),
+        (None, ("no such file",)),
     ],
 )
 def test_bad_references(study: Path, content: str | None, words: tuple[str, ...]) -> None:
@@ -361,7 +361,7 @@ def test_annotations_with_no_tumour_are_said_to_be(study: Path) -> None:
 
 
 def geojson(path: Path, label: str | None, *, below: bool = False) -> None:
-    """The lesion of tumor_2 as QuPath has it: of a class, and as the child of tissue."""
+    """Write the lesion of tumor_2 as QuPath does: of a class, optionally as a child of tissue."""
     lesion: dict[str, Any] = {
         "type": "Feature",
         "geometry": {

@@ -1,4 +1,4 @@
-"""Camelyon16's FROC: each step against numbers worked out by hand, the whole against monai."""
+"""Camelyon16's FROC: each step against numbers by hand, all steps against monai."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from slidescan.evaluation.detections import Detections, components, suppress
 from slidescan.evaluation.froc import (
     RATES,
     Lesions,
+    ResampledFroc,
     Scored,
-    Weighted,
     froc,
     intervals,
     lesions,
@@ -239,7 +239,7 @@ def test_weights_are_repetitions(seed: int) -> None:
     times = np.random.default_rng(seed).integers(0, 4, len(slides))
     times[0] = max(times[0], 1)
     repeated = [slide for slide, n in zip(slides, times, strict=True) for _ in range(n)]
-    assert Weighted(slides).at(times)[:-1] == pytest.approx(froc(repeated).at, abs=1e-12)
+    assert ResampledFroc(slides).at(times)[:-1] == pytest.approx(froc(repeated).at, abs=1e-12)
 
 
 # --- the interval

@@ -1,4 +1,4 @@
-"""Slides and cells: features counted by hand, AUCs against scikit-learn, an honest forest."""
+"""Slides and cells: features by hand, AUCs against scikit-learn, a forest without leakage."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_too_few_slides_of_a_class() -> None:
 
 
 def drawn(seed: int, size: tuple[int, int] = (50, 70)) -> tuple[Values, np.ndarray]:
-    """Values as a network has them: most near 0 or 1; every tenth not scanned."""
+    """Values like those of a network: most near 0 or 1; every tenth is not scanned."""
     rng = np.random.default_rng(seed)
     truth = rng.random(size) < 0.2
     logits = rng.normal(np.where(truth, 3, -4), 3)

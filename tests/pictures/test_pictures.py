@@ -1,4 +1,4 @@
-"""Pictures of a run: the numbers they state, where things are drawn, and odd data."""
+"""Pictures: the numbers in them, positions of what is drawn, and unusual data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ YELLOW, BLACK = (255, 221, 0), (0, 0, 0)
 
 
 def scored(count: int = 2000, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Labels and probabilities that follow them loosely, with many ties."""
+    """Labels and probabilities that correlate with them, with many ties."""
     rng = np.random.default_rng(seed)
     labels = (rng.random(count) < 0.4).astype(np.int64)
     p = np.clip(rng.normal(0.3 + 0.4 * labels, 0.25), 0, 1).round(2)

@@ -1,4 +1,4 @@
-"""DeLong's test against its definition, the bootstrap, and its promise under the null."""
+"""DeLong's test against its definition and the bootstrap, and its error rate under the null."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 def draw(count: int, seed: int, gain: float = 0.0) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Labels, and two correlated scores of which the second knows more by `gain`; with ties."""
+    """Labels, and two correlated scores of which the second is better by `gain`; with ties."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, count)
     shared = rng.normal(0, 1, count)

@@ -22,7 +22,7 @@ CHOICES = OperatingPoints(threshold=0.4, specificity=0.9, sensitivity=0.8)
 
 
 def draw(count: int, seed: int, decimals: int = 17) -> tuple[NDArray[np.int64], Floats]:
-    """Labels and probabilities that know something of them; few decimals make ties."""
+    """Labels and probabilities that correlate with them; few decimals make ties."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, count)
     p = 1 / (1 + np.exp(-rng.normal(2 * labels - 1, 1.5)))
