@@ -30,6 +30,10 @@ Handle: TypeAlias = OpenSlide
 """An open slide, as OpenSlide's Python library has it."""
 
 
+CONVERTIBLE = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp", ".jp2"})
+"""Suffixes of images that OpenSlide opens only as tiled TIFF of certain compressions, if at all."""
+
+
 class ReadError(Exception):
     """OpenSlide could not read a region; the message is its own."""
 
@@ -110,6 +114,12 @@ def open_handle(path: Path) -> OpenSlide:
         hint = ""
         if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
             hint = f"; an MRXS slide needs its folder {path.with_suffix('').name}/ beside it"
+        elif path.suffix.lower() in CONVERTIBLE:
+            hint = (
+                "; convert it to a tiled TIFF with libvips, e.g. vips tiffsave "
+                f"{path.name} tiled.tif --tile --pyramid --compression jpeg, and pass --mpp if the "
+                "resolution is lost"
+            )
         raise SlideError(
             f"{path}: not a slide that OpenSlide can open: {_one_line(error)}{hint}"
         ) from error

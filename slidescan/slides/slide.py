@@ -21,6 +21,7 @@ from slidescan.slides import properties
 from slidescan.slides.handle import Handle, Handles, ReadError, open_handle
 from slidescan.slides.plane import Plane
 from slidescan.slides.properties import Level, positive
+from slidescan.slides.samples import check_samples
 
 COARSER = 1.1
 """A level up to this factor coarser than wanted is enlarged: an Aperio 40x slide has levels at
@@ -50,13 +51,16 @@ class Slide:
         recorded = handle.properties
         height, width = self.extent_l0 = handle.dimensions[::-1]
         self.path = path
+        check_samples(path, recorded.get("openslide.vendor"))
         self.mpp = properties.find_mpp(path, recorded, mpp)
         self.objective_power = positive(recorded.get("openslide.objective-power"))
         self.bounds_l0 = properties.find_bounds(recorded, Box(0, 0, height, width))
         self.levels = properties.find_levels(
-            handle.level_dimensions, handle.level_downsamples, recorded, self.mpp
+            path, handle.level_dimensions, handle.level_downsamples, recorded, self.mpp
         )
-        self.warnings = properties.find_warnings(self.mpp, self.objective_power)
+        self.warnings = properties.find_warnings(
+            recorded, self.mpp, self.objective_power, given=mpp is not None
+        )
         self.fingerprint = properties.find_fingerprint(path, recorded)
         self._gap_bounds = [
             properties.find_gap_bounds(recorded, self.bounds_l0, level) for level in self.levels
@@ -67,11 +71,9 @@ class Slide:
     def open(cls, path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
         """Open a slide; `mpp` (um/px of level 0, both axes) overrides what it records.
 
-        Raises SlideError: no such file, not a slide, no usable mpp.
+        Raises SlideError: no such file, not a slide, not 8-bit RGB, no usable mpp.
         """
         path = Path(path)
-        if mpp is not None and positive(mpp) is None:
-            raise SlideError(f"--mpp {mpp:g}: expected micrometres per pixel above 0, e.g. 0.25")
         return cls(path, open_handle(path), mpp)
 
     def __enter__(self) -> Slide:
@@ -89,7 +91,8 @@ class Slide:
     def plane(self, mpp: float) -> Plane:
         """The scan plane at `mpp` um/px, read from the coarsest level that holds enough detail.
 
-        Raises SlideError where level 0 itself is more than 10 % coarser.
+        Raises SlideError where level 0 itself is more than 10 % coarser, or the slide is larger
+        than glass can be.
         """
         if positive(mpp) is None:
             raise ValueError(f"mpp {mpp} must be above 0")
@@ -100,6 +103,7 @@ class Slide:
                 f"finest level has {max(self.mpp):.4g}; use a slide scanned at a higher power, or "
                 f"pass --mpp if {max(self.mpp):.4g} is wrong"
             )
+        properties.check_size(self.path, self.extent_l0, self.mpp)
         level = fine[-1]
         ratio_y, ratio_x = (_snap(mpp / own) for own in level.mpp)
         # Level-0 px per scan-plane px.
