@@ -164,7 +164,7 @@ def test_a_wrong_slide_is_told_before_what_looks_wrong_with_it(
 ) -> None:
     other = tmp_path / "other.tif"
     slides.write_slide(other, slides.section(300, 300, seed=1), mpp=None)
-    monkeypatch.setattr(properties, "find_warnings", lambda *_: ("something looks wrong",))
+    monkeypatch.setattr(properties, "find_warnings", lambda *_, **__: ("something looks wrong",))
     refused(run("verify", other, scanned), "another slide", other)
 
 
