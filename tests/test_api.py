@@ -58,6 +58,32 @@ def test_importing_it_loads_nothing() -> None:
     assert {name for name in loaded if name.startswith("slidescan")} == {"slidescan"}
 
 
+def test_on_a_cpu_all_but_load_works_without_torch(
+    section: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Once the networks are compiled, which the commands do as well."""
+    one = ("--threads", 1, "--model", tiny_model)
+    ran("heatmap", section, *one, "--out", tmp_path / "first.zarr")
+    patch = tmp_path / "patches" / "p.png"
+    patch.parent.mkdir()
+    Image.fromarray(slides.section(96, 96)).save(patch)
+    ran("predict", patch.parent, *one, "--out", tmp_path / "table.csv")
+    code = """
+import sys, slidescan
+slide, out, model, patch = sys.argv[1:]
+assert slidescan.scan(slide, out, model, threads=1).values.shape
+assert slidescan.open_map(out).complete
+assert slidescan.predict([patch], model, threads=1).shape == (1,)
+assert slidescan.read_region(slide, (0, 0, 5, 4), 0.972).shape == (4, 5, 3)
+print("torch" in sys.modules)
+slidescan.load(model)
+print("torch" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, section, tmp_path / "map.zarr", tiny_model, patch]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 def test_every_public_name_is_found_and_listed() -> None:
     assert list(slidescan.__all__) == sorted(slidescan.__all__)
     for name in slidescan.__all__:

@@ -28,6 +28,7 @@ def predict(
     device: str = "auto",
     precision: Literal["fp32", "bf16", "fp16", "int8", "auto"] = "fp32",
     threads: int | None = None,
+    cache: bool = True,
     progress: OnProgress | None = None,
 ) -> NDArray[np.float32]:
     """Score patches: the probability that their central 32 x 32 px hold tumour.
@@ -43,6 +44,7 @@ def predict(
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: arithmetic of the network.
         threads: processors to use; by default all that the process may use.
+        cache: keep compiled networks in the user's cache folder, for a quicker start.
         progress: is called with a `Progress` after each batch.
 
     Returns:
@@ -55,7 +57,7 @@ def predict(
     """
     models = (model,) if isinstance(model, str | os.PathLike) else tuple(model)
     predictor = Predictor(
-        Options(tuple(str(each) for each in models), tta, engine, device, precision, threads)
+        Options(tuple(map(str, models)), tta, engine, device, precision, threads, cache)
     )
     source = _source(patches)
     scores, bad = predictor.score(source, Calls(progress))

@@ -30,6 +30,7 @@ def scan(
     threads: int | None = None,
     tissue_mask: bool = True,
     overwrite: bool = False,
+    cache: bool = True,
     progress: OnProgress | None = None,
 ) -> Map:
     """Scan a slide into a map on disk and open it; the same as `slidescan heatmap`.
@@ -52,6 +53,7 @@ def scan(
         threads: processors to use; by default all that the process may use.
         tissue_mask: scan tissue only, or glass as well.
         overwrite: replace a finished map, or one made with other settings.
+        cache: keep compiled networks in the user's cache folder, for a quicker start.
         progress: is called with a `Progress` after each tile, from the calling thread.
 
     Raises:
@@ -59,7 +61,7 @@ def scan(
     """
     models = (model,) if isinstance(model, str | os.PathLike) else tuple(model)
     options = Options(
-        models=tuple(str(each) for each in models),
+        models=tuple(map(str, models)),
         tta=tta,
         mode=mode,
         stride=stride,
@@ -70,6 +72,7 @@ def scan(
         threads=threads,
         tissue_mask=tissue_mask,
         overwrite=overwrite,
+        cache=cache,
     )
     session = Session(options, Calls(progress), f"slidescan.scan({str(slide)!r}, {str(out)!r})")
     session.run(Path(slide), Path(out))
