@@ -1,7 +1,7 @@
-"""What the parts of a scan ask of each other: a reader, an engine, a sink.
+"""The interfaces between the parts of a scan: reader, engine, sink, report.
 
-The scan imports neither a slide format, nor a framework, nor a store; each part fulfils one of
-these protocols, and the caller joins them.
+The scan imports no slide format, no framework and no store. Each part fulfils one of these
+protocols, and the caller joins them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ WHITE = 255
 
 
 class Reader(Protocol):
-    """A scan plane."""
+    """A source of scan-plane pixels."""
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """RGB of any box of the plane, (H, W, 3), white outside. Safe from several threads."""
+        """RGB of any box of the plane, (H, W, 3), white outside. May be called from any thread."""
 
 
 @runtime_checkable
@@ -44,18 +44,18 @@ def read_with_gaps(reader: Reader, box: Box) -> tuple[NDArray[np.uint8], NDArray
 
 
 class Engine(Protocol):
-    """A network ready to run."""
+    """A network that is ready to run."""
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """P(tumour) of RGB (N, H, W, 3): (N, h, w), one per stride. One call at a time."""
+        """P(tumour) of RGB (N, H, W, 3): (N, h, w), one value per stride. One call at a time."""
 
 
 @runtime_checkable
 class Selective(Engine, Protocol):
-    """An engine whose cells all cost the same, so that it can skip cells that are not wanted."""
+    """An engine that can skip cells, because it computes each one by itself."""
 
     def select(self, pixels: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """The values of a call where `wanted` (N, h, w) is true; elsewhere any values."""
+        """The values of a call where `wanted` (N, h, w) is true, and any values elsewhere."""
 
 
 @runtime_checkable
@@ -71,7 +71,7 @@ def calls_at_once(engine: Engine) -> int:
 
 
 class Sink(Protocol):
-    """Where finished blocks are stored."""
+    """A store of finished blocks."""
 
     def write(self, block: Box, values: NDArray[np.float32], gaps: NDArray[np.bool_]) -> None:
         """Store the cells of `block`, NaN where not scanned. Called from one thread, in order.
@@ -89,13 +89,13 @@ class Bar(Protocol):
 
 
 class Report(Protocol):
-    """Where a scan reports progress, notes and warnings."""
+    """Receives the progress, notes and warnings of a scan or a prediction."""
 
     def bar(self, what: str, total: int, unit: str) -> AbstractContextManager[Bar]:
         """Open a bar for a step that takes longer than a second; its updates add up to `total`."""
 
     def say(self, line: str) -> None:
-        """A note."""
+        """Give a note."""
 
     def warn(self, line: str) -> None:
-        """Something that looks wrong and does not stop the scan."""
+        """Give a warning: something looks wrong, but does not stop the work."""

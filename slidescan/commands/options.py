@@ -1,4 +1,4 @@
-"""Options and habits that several commands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ THREADS = click.IntRange(1, 4096)
 
 
 class Real(click.FloatRange):
-    """A number in a range; NaN, which every comparison lets pass, is none."""
+    """A finite number in a range; click's own range accepts NaN."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """As click does it, and finite."""
+        """Convert as click does, and refuse NaN and infinity."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is not a number in the range", param, ctx)
@@ -49,13 +49,14 @@ def engine_options(command: F) -> F:
         ),
         click.option(
             "--device",
-            help="cpu, cuda:1, ..., cuda (for maps every GPU), or auto: cuda where there is a GPU. "
-            "[default: auto; of a map, its own]",
+            help="cpu, cuda (for maps: every GPU), cuda:1, ..., or auto: cuda where there is a "
+            "GPU, else cpu. [default: auto; verify: the map's]",
         ),
         click.option(
             "--engine",
             type=click.Choice(["openvino", "torch"]),
-            help="What runs the network. [default: openvino on the cpu, else torch]",
+            help="Library that runs the network. [default: openvino on the cpu, else torch; "
+            "verify: the map's]",
         ),
     ):
         command = option(command)
@@ -63,10 +64,10 @@ def engine_options(command: F) -> F:
 
 
 def data_options(command: F) -> F:
-    """--data and what says which of its patches are taken."""
+    """--data, and which of its patches are used."""
     for option in (
         click.option(
-            "--skip-bad", is_flag=True, help="Leave out what is wrong with the data, and list it."
+            "--skip-bad", is_flag=True, help="Leave out defective patches, and list them."
         ),
         click.option(
             "--cache", type=PATH, help="Folder for the packed patches. [default: within DATA]"
@@ -75,7 +76,9 @@ def data_options(command: F) -> F:
             "--groups", type=PATH, help="CSV (id,slide): no slide lies on both sides of the split."
         ),
         click.option(
-            "--ids", type=PATH, help="Only these patches: a file with an id, or its start, a line."
+            "--ids",
+            type=PATH,
+            help="Only these patches: a text file with an id, or the start of one, per line.",
         ),
         click.option(
             "--data",
@@ -120,28 +123,32 @@ model_option = click.option(
     "--model",
     default="default",
     show_default=True,
-    help="A shipped model's name, or FILE.safetensors with its card FILE.json beside it.",
+    help="A shipped model's name, FILE.safetensors with its card FILE.json beside it, or a run's "
+    "folder.",
 )
 
 _MODELS = (
-    "A shipped model's name, or FILE.safetensors with its card FILE.json beside it; given several "
-    "times, the probabilities are averaged."
+    "A shipped model's name, FILE.safetensors with its card FILE.json beside it, or a run's "
+    "folder. Given several times, the probabilities are averaged."
 )
 
 models_option = click.option(
     "--model", "models", multiple=True, default=("default",), show_default=True, help=_MODELS
 )
 recorded_models_option = click.option(
-    "--model", "models", multiple=True, help=f"{_MODELS} [default: the shipped ones that made MAP]"
+    "--model",
+    "models",
+    multiple=True,
+    help=f"{_MODELS} [default: the shipped models that made MAP]",
 )
 precision_option = click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16", "int8", "auto"]),
     default="fp32",
     show_default=True,
-    help="Arithmetic of the network; below fp32 probabilities may differ by 0.02. int8 is faster "
-    "than bf16 on a CPU, and they may differ by 0.05. auto takes the faster one of fp32 and bf16. "
-    "int8 and auto depend on the machine, so another one may not go on with the map.",
+    help="Arithmetic of the network. Probabilities may differ from those of fp32 by 0.02, in int8 "
+    "by 0.05; int8 is the fastest on a CPU. auto takes bf16 where the processor has it, else fp32. "
+    "int8 and auto depend on the machine: another one may not be able to resume the map.",
 )
 
 tumour_class_option = click.option(
@@ -159,8 +166,8 @@ def ensemble_options(command: F) -> F:
     tta = click.option(
         "--tta",
         type=click.Choice(["d4"]),
-        help="Test-time augmentation: average the eight flips and rotations, in eight times the "
-        "time.",
+        help="Test-time augmentation: d4 averages the eight flips and rotations, and takes eight "
+        "times as long.",
     )
     return models_option(tta(command))
 

@@ -1,4 +1,4 @@
-"""Unlabelled patches and where they are: image files, or an HDF5 file of PatchCamelyon."""
+"""Sources of unlabelled patches: image files, an HDF5 file of PatchCamelyon, an array."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ PREFIX, SUFFIX = "camelyonpatch_level_2_split_", "_x.h5"
 """How the names of PatchCamelyon's files of pixels begin and end."""
 
 CACHE_BYTES = 2**29
-"""Most memory for compressed chunks of an HDF5 file, which a batch may share with the next."""
+"""Limit of the memory for compressed chunks of an HDF5 file; batches may share a chunk."""
 
 
 class Source(Protocol):
-    """Patches, each with an id of its own."""
+    """Patches with ids."""
 
     @property
     def ids(self) -> Sequence[str]: ...
 
     def name(self, row: int) -> str:
-        """Where a patch is, for the user."""
+        """Where a patch is, for messages."""
 
     def take(self, rows: Sequence[int]) -> Source:
-        """Some of them, in rising order."""
+        """Some of the patches; `rows` rise."""
 
     def digest(self) -> str:
-        """SHA-256 over the ids and the sizes and times of the files."""
+        """SHA-256 of the ids and of the sizes and times of the files."""
 
-    def opened(self) -> AbstractContextManager[Reader]:
-        """Ready to be read."""
+    def opened(self) -> AbstractContextManager[PatchReader]:
+        """Open the source for reading."""
 
 
-class Reader(Protocol):
-    """The pixels of a source."""
+class PatchReader(Protocol):
+    """Reads the pixels of a source."""
 
     def __call__(self, rows: range) -> list[Patch | Bad]:
-        """RGB (96, 96, 3) of each, or why there is none. Safe from several threads."""
+        """RGB (96, 96, 3) of each row, or why there is none. May be called from any thread."""
 
 
 # --- image files ------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Files:
     def digest(self) -> str:
         return _digest(f"{i}\0{_stamp(path)}" for i, path in zip(self.ids, self.paths, strict=True))
 
-    def opened(self) -> AbstractContextManager[Reader]:
+    def opened(self) -> AbstractContextManager[PatchReader]:
         return nullcontext(lambda rows: [read_patch(self.paths[row]) for row in rows])
 
 
@@ -107,7 +107,7 @@ class Array:
     def digest(self) -> str:
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
-    def opened(self) -> AbstractContextManager[Reader]:
+    def opened(self) -> AbstractContextManager[PatchReader]:
         return nullcontext(lambda rows: list(self.pixels[rows.start : rows.stop]))
 
 
@@ -127,9 +127,9 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 class HDF5:
-    """The dataset x, uint8 (N, 96, 96, 3), of a file as PatchCamelyon has them (Veeling 2018).
+    """The dataset x, uint8 (N, 96, 96, 3), of one of PatchCamelyon's files (Veeling et al. 2018).
 
-    An id is the split's name and the row: `test-0000042` of camelyonpatch_level_2_split_test_x.h5.
+    An id is the split's name and the row: `test-0000042` in camelyonpatch_level_2_split_test_x.h5.
     """
 
     def __init__(self, path: Path, rows: Sequence[int] | None = None) -> None:
@@ -142,10 +142,10 @@ class HDF5:
             shape: tuple[int, ...] = getattr(x, "shape", ())
             kind = getattr(x, "dtype", "nothing")
             if shape[1:] != SHAPE or kind != np.uint8:
-                raise DataError(f"{path}: x is {kind} {shape}, wanted is uint8 (N, 96, 96, 3)")
+                raise DataError(f"{path}: x is {kind} {shape}, expected uint8 (N, 96, 96, 3)")
             if not shape[0]:
-                raise DataError(f"{path}: holds no patch; name another file")
-            # A batch that ends within a chunk leaves it to the next.
+                raise DataError(f"{path}: holds no patches; name another file")
+            # A batch may end within a chunk, which the next batch then reads from the cache.
             chunk = x.chunks[0] if x.chunks else 1
         self._cache = min(CACHE_BYTES, 2 * chunk * PATCH_PX * PATCH_PX * 3)
         self.rows = range(shape[0]) if rows is None else rows
@@ -161,17 +161,17 @@ class HDF5:
     def digest(self) -> str:
         return _digest((*self.ids, _stamp(self.path)))
 
-    def opened(self) -> AbstractContextManager[Reader]:
+    def opened(self) -> AbstractContextManager[PatchReader]:
         return _HDF5Reader(self.path, self.rows, self._cache)
 
 
 class _HDF5Reader:
     def __init__(self, path: Path, rows: Sequence[int], cache: int) -> None:
-        # So many slots that chunks seldom push each other out of them.
+        # Enough slots that chunks rarely collide in HDF5's hash table.
         self._file = _open(path, rdcc_nbytes=cache, rdcc_nslots=100_003)
         self._rows = rows
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> PatchReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -181,7 +181,7 @@ class _HDF5Reader:
         where = [self._rows[row] for row in rows]
         x = self._file["x"]
         try:
-            # All at once where they follow each other: h5py takes single rows slowly.
+            # Consecutive rows in one read: h5py is slow at single rows.
             if where[-1] - where[0] == len(where) - 1:
                 return list(x[where[0] : where[-1] + 1])
             return [x[row] for row in where]
@@ -209,13 +209,13 @@ def _open(path: Path, **options: int) -> Any:
         raise DataError(f"{path}: cannot be read: {told(error)}") from error
 
 
-# --- what the user names ----------------------------------------------------------------------
+# --- find the source that a path names --------------------------------------------------------
 
 
 def find(path: Path) -> Source:
-    """A folder of images, one with PatchCamelyon's HDF5 test file, or an HDF5 file.
+    """Find the patches of a folder of images, a folder with PatchCamelyon's test file, or a file.
 
-    Images are in the order of their names. Raises `DataError` where there is nothing to score.
+    Images are in the order of their names. Raises `DataError` if there is nothing to score.
     """
     if path.is_file():
         if path.suffix.lower() == ".csv":
@@ -253,7 +253,7 @@ def _why_not(images: Sequence[str], tables: Sequence[str], names: Sequence[str])
 
 
 def listed(path: Path) -> Files:
-    """The images that a text file names, a path a line; blank lines and # lines say nothing."""
+    """The images that a text file lists, one path a line; blank lines and # lines are ignored."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -266,14 +266,15 @@ def listed(path: Path) -> Files:
 
 
 def select(source: Source, wanted: Sequence[str], where: Path) -> tuple[Source, list[str]]:
-    """Those of `source` that the table `where` wants, and the ids that it does not.
+    """Select the patches of the ids in `wanted`; returns them and the ids that are not selected.
 
-    Raises `DataError` where an id is wanted twice or has no patch.
+    `where` is the table that holds the ids, for messages. Raises `DataError` if an id is there
+    twice or has no patch.
     """
     chosen = set(wanted)
     if len(chosen) < len(wanted):
         double = next(one for one, after in pairwise(sorted(wanted)) if one == after)
-        raise DataError(f"{where}: the id {double} stands there twice; a table has each id once")
+        raise DataError(f"{where}: holds the id {double} twice; remove one of the two rows")
     missing = chosen.difference(source.ids)
     if missing:
         examples = ", ".join(sorted(missing)[:3])
@@ -282,7 +283,7 @@ def select(source: Source, wanted: Sequence[str], where: Path) -> tuple[Source, 
             "add the files, or correct --like"
         )
     if not chosen:
-        raise DataError(f"{where}: names no patch; write an id on each line below the header")
+        raise DataError(f"{where}: holds no ids; write an id on each line below the header")
     rows = [row for row, patch_id in enumerate(source.ids) if patch_id in chosen]
     extra = [patch_id for patch_id in source.ids if patch_id not in chosen]
     return source.take(rows), extra

@@ -1,1 +1,1 @@
-"""From a slide to its map, and the proof that the map is right."""
+"""Scan slides into maps, and verify that a map equals the patch classifier."""

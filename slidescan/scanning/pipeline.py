@@ -1,8 +1,9 @@
-"""The scan itself: plan, read, infer, write. Knows no slide format, no store and no framework.
+"""The scan itself: plan, read, score, write. It knows no slide format, no store and no framework.
 
-A worker reads a tile and has it scored; there is one for every thread, and one for every call that
-the engine takes at a time, so that processors read while others wait for the engine. Writing runs
-behind in a thread of its own. All queues are bounded, so memory does not grow with the slide.
+A worker reads a tile and waits until the engine has scored it. There is one worker for each
+thread and one for each call that the engine takes at once, so that some read while others wait.
+Blocks are written in a thread of its own. All queues are bounded, so memory does not grow with the
+slide.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,27 +31,28 @@ from slidescan.tools.prefetch import prefetch
 from slidescan.tools.windows import any_in_windows
 
 TILE_PX = 1024
-"""Scan-plane pixels between the origins of neighbouring tiles; the 88 px of halo come on top.
+"""Scan-plane pixels between the origins of neighbouring tiles; 88 px of halo are added.
 
-Twice as much scans a little faster in more than twice the memory (1.9 against 0.8 GB)."""
+Tiles of twice the side are a little faster and take more than twice the memory (1.9 GB instead of
+0.8 GB)."""
 
 AHEAD = 2
-"""Tiles in the making, per worker: one that takes long does not hold up those behind it."""
+"""Tiles in progress for each worker, so that a slow one does not delay those after it."""
 
 STEP_CELLS = 16
-"""Tiles are cut to multiples of this: engines keep compiled kernels for every shape they meet."""
+"""Tiles are cut to multiples of this, because engines compile kernels for each shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A block and those of its tiles that hold a selected cell; boxes of cells."""
+    """A block and its tiles that hold a selected cell; boxes of cells."""
 
     block: Box
     tiles: tuple[Box, ...]
 
 
-_Job = tuple[Work, Box]
-"""A block and one of its tiles."""
+_BlockTile = tuple[Work, Box]
+"""A block with its tiles, and one of them."""
 
 _Scored = tuple[NDArray[np.float32], NDArray[np.bool_] | None]
 """The values of a tile, NaN where not scanned, and its selected cells in gaps if it has any."""
@@ -59,8 +61,8 @@ _Scored = tuple[NDArray[np.float32], NDArray[np.bool_] | None]
 def plan_work(blocks: Iterable[Box], mask: NDArray[np.bool_], tile_cells: int) -> Iterator[Work]:
     """Split each block into tiles and drop those without a selected cell.
 
-    Tiles are cut to the bounds of their selected cells, in steps of `STEP_CELLS`: most glass at
-    their rim is neither read nor computed.
+    Tiles are cut to the bounds of their selected cells, in steps of `STEP_CELLS`, so that most
+    glass at their edges is neither read nor computed.
     """
     for block in blocks:
         tiles = (_selected(tile, mask) for tile in block.split(tile_cells))
@@ -70,7 +72,7 @@ def plan_work(blocks: Iterable[Box], mask: NDArray[np.bool_], tile_cells: int) -
 
 
 def _selected(tile: Box, mask: NDArray[np.bool_]) -> Box:
-    """The part of `tile` that holds its selected cells, empty where there are none."""
+    """The part of `tile` that holds its selected cells; empty if there are none."""
     cells = mask[tile.slices]
     if not cells.any():
         return Box(tile.y0, tile.x0, tile.y0, tile.x0)
@@ -79,7 +81,7 @@ def _selected(tile: Box, mask: NDArray[np.bool_]) -> Box:
 
 
 def _bounds(selected: NDArray[np.bool_]) -> tuple[int, int]:
-    """From the first to the last selected one, outwards to whole steps."""
+    """From the first to the last selected index, rounded outwards to `STEP_CELLS`."""
     where = np.flatnonzero(selected)
     first, last = int(where[0]), int(where[-1])
     return first // STEP_CELLS * STEP_CELLS, (last // STEP_CELLS + 1) * STEP_CELLS
@@ -96,35 +98,16 @@ def scan(
     threads: int = 2,
     on_tile: Callable[[Box], object] = lambda tile: None,
 ) -> None:
-    """Score every selected cell and hand over each block once all of its tiles are there.
+    """Score every selected cell and write each block once all of its tiles are scored.
 
-    Whatever stops the scan (an unreadable region, a full disk, Ctrl-C), blocks finished before
-    are still written; then the error is raised.
+    If anything stops the scan (an unreadable region, a full disk, Ctrl-C), blocks that were
+    finished before are still written; then the error is raised.
     """
-    jobs = ((item, tile) for item in work for tile in item.tiles)
-    at_once = calls_at_once(engine)
-    workers = threads + at_once
-
-    def scores_of(job: _Job) -> _Scored:
-        _, tile = job
-        pixels, missing = read_with_gaps(reader, grid.pixels(tile))
-        wanted, gaps = mask[tile.slices], None
-        if missing is not None:
-            gaps = wanted & _touched(missing, grid.field)
-            wanted = wanted & ~gaps
-            if not wanted.any():
-                return np.full(tile.shape, np.nan, np.float32), gaps
-        # In threads of the engine's own: torch on a CPU has a team of threads for each that calls.
-        scores = lanes.submit(_score, engine, pixels, wanted).result()
-        return np.where(wanted, scores, np.float32(np.nan)), gaps
-
     pending: deque[Future[None]] = deque()
     values, gaps = np.empty((0, 0), np.float32), np.empty((0, 0), np.bool_)
     with (
         ThreadPoolExecutor(1, "write") as writer,
-        ThreadPoolExecutor(at_once, "score") as lanes,
-        ThreadPoolExecutor(workers, "read") as pool,
-        closing(prefetch(pool, scores_of, jobs, workers * AHEAD)) as scored,
+        _scored_tiles(work, grid, mask, reader, engine, threads) as scored,
     ):
         try:
             for (item, tile), (scores, unseen) in scored:
@@ -145,6 +128,41 @@ def scan(
                 future.result()
 
 
+@contextmanager
+def _scored_tiles(
+    work: Iterable[Work],
+    grid: Grid,
+    mask: NDArray[np.bool_],
+    reader: Reader,
+    engine: Engine,
+    threads: int,
+) -> Iterator[Iterator[tuple[_BlockTile, _Scored]]]:
+    """Read and score tiles in threads; yields each with its values and gaps, in order."""
+    tiles = ((item, tile) for item in work for tile in item.tiles)
+    calls = calls_at_once(engine)
+    workers = threads + calls
+    with ThreadPoolExecutor(calls, "score") as scorers:
+
+        def read_and_score(block_tile: _BlockTile) -> _Scored:
+            _, tile = block_tile
+            pixels, missing = read_with_gaps(reader, grid.pixels(tile))
+            wanted, gaps = mask[tile.slices], None
+            if missing is not None:
+                gaps = wanted & _touched(missing, grid.field)
+                wanted = wanted & ~gaps
+                if not wanted.any():
+                    return np.full(tile.shape, np.nan, np.float32), gaps
+            # In threads of the engine's own: torch on a CPU keeps a team of threads per caller.
+            scores = scorers.submit(_score, engine, pixels, wanted).result()
+            return np.where(wanted, scores, np.float32(np.nan)), gaps
+
+        with (
+            ThreadPoolExecutor(workers, "read") as readers,
+            closing(prefetch(readers, read_and_score, tiles, workers * AHEAD)) as scored,
+        ):
+            yield scored
+
+
 def _touched(missing: NDArray[np.bool_], field: Field) -> NDArray[np.bool_]:
     """Which cells have a missing pixel in their field of view, (H, W) pixels to (h, w) cells."""
     for axis in (0, 1):
@@ -156,7 +174,7 @@ def _touched(missing: NDArray[np.bool_], field: Field) -> NDArray[np.bool_]:
 def _score(
     engine: Engine, pixels: NDArray[np.uint8], wanted: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """The cells of one tile, at least those `wanted`; (h, w)."""
+    """Scores (h, w) of a tile, valid at least where `wanted`."""
     if isinstance(engine, Selective):
         scores = engine.select(pixels[None], wanted[None])
     else:
@@ -168,7 +186,7 @@ def _score(
 def score_patches(
     cells: Iterable[Box], grid: Grid, reader: Reader, engine: Engine, batch: int = BATCH
 ) -> Iterator[float]:
-    """The same cells one by one, each from its own patch: the classifier a map must equal."""
+    """Scores of cells, each from its own patch alone: what a map must equal."""
     patches: list[NDArray[np.uint8]] = []
     for cell in cells:
         patches.append(reader.read(grid.pixels(cell)))

@@ -1,4 +1,4 @@
-"""What this machine has, what slidescan makes of it, and whether that is fast and right."""
+"""Describe this machine and test an engine on it: speed and exactness."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Fact = tuple[str, str]
 PACKAGES = ("slidescan", "torch", "openvino", "openslide-python", "zarr", "numpy")
 ARITHMETIC = ("FP32", "BF16", "FP16", "INT8")
 SECONDS = 3.0
-"""How long tiles are scored for a speed."""
+"""How long the speed is measured."""
 CELLS = 64
-"""How many cells are scored again as patches."""
+"""How many cells are compared with their patches."""
 
 
 def facts() -> Iterator[Fact]:
-    """The machine and the libraries."""
+    """Describe the machine and the libraries."""
     yield "system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     name, kinds = processor()
     used = f"{cores()} of {os.cpu_count()} cores for this process"
@@ -69,24 +69,24 @@ def _version(package: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What a self-test found."""
+    """The result of a self-test."""
 
     mpx_per_s: float
-    """Scan-plane megapixels a second of the network alone."""
+    """Scan-plane megapixels per second of the network alone."""
     from_patches: float
-    """Largest difference of a map's cell from its patch, both in this arithmetic."""
+    """Largest difference between a cell and its patch, both by the tested engine."""
     from_fp32: float
-    """Largest difference of a map's cell from that of the reference, torch in fp32 on the CPU."""
+    """Largest difference between a cell and its patch by torch in fp32 on the CPU."""
     tolerance: float
 
     @property
     def sound(self) -> bool:
-        """NaN is not."""
+        """Whether both differences are within the tolerance; NaN is not."""
         return self.from_patches <= self.tolerance and self.from_fp32 <= self.tolerance
 
 
 class Noise:
-    """A scan plane of smooth noise in H&E's colours; fulfils scan.Reader."""
+    """A scan plane of smooth noise in colours of H&E; fulfils `protocols.Reader`."""
 
     def __init__(self, side: int) -> None:
         rng = np.random.default_rng(0)
@@ -98,14 +98,14 @@ class Noise:
         self._around = np.pad(pixels, (rim, rim, (0, 0)), constant_values=WHITE)
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """RGB of a box, white outside; no more than a patch beyond the noise."""
+        """RGB of a box, at most a patch beyond the noise; white outside."""
         return self._around[box.shift(PATCH_PX, PATCH_PX).slices]
 
 
 def examine(
     ensemble: Ensemble, backend: Backend, on_step: Callable[[], object] = lambda: None
 ) -> Tested:
-    """Score one tile over and over for its speed, and some of its cells as patches."""
+    """Score one tile repeatedly to measure the speed, and some of its cells as patches."""
     assert ensemble.stride_px
     plane, grid = Noise(TILE_PX), Grid((TILE_PX, TILE_PX), ensemble.stride_px, ensemble.field_px)
     engine = ensemble.engine(backend)

@@ -1,4 +1,4 @@
-"""A slide becomes a map: joins model, slide, tissue, engine and store."""
+"""Scan one slide into a map: joins model, slide, tissue, engine and store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WITH_VALUES = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to scan; whatever of it determines values is recorded in the map."""
+    """How to scan. The map records everything that determines its values."""
 
     models: tuple[str, ...] = (model.DEFAULT,)
     """several are averaged"""
@@ -59,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a slide."""
+    """The result of scanning a slide."""
 
     rows: int
     columns: int
@@ -93,7 +93,7 @@ class Session:
 
     @cached_property
     def engine(self) -> Engine:
-        """Compiling takes seconds, and many slides share it."""
+        """Built once for all slides, because compiling takes seconds."""
         how = self.ensemble, self.options.mode, self.stride_px
         lanes = 1 if scan_modes.is_finer(*how) else engine_pool.CPU_LANES
         return engine_pool.make_engine(partial(scan_modes.make, *how), self.backend, lanes)
@@ -108,7 +108,7 @@ class Session:
         Raises `SlidescanError`; finished blocks stay.
         """
         started, ensemble, options = time.perf_counter(), self.ensemble, self.options
-        check_target(out)  # now, not after minutes of reading
+        check_target(out)  # before minutes of reading
         with Slide.open(slide_path, options.mpp) as slide:
             for warning in slide.warnings:
                 self.report.warn(f"{slide_path}: {warning}")
@@ -129,7 +129,7 @@ class Session:
                 provenance=self._provenance(plane),
                 overwrite=options.overwrite,
             ) as heatmap:
-                del mask  # the map has it, and it is a large one
+                del mask  # the map holds a copy, and it is large
                 if heatmap.complete:
                     self.report.say(f"{out}: complete already, nothing to do")
                     self._find_gaps(heatmap, slide)
@@ -143,7 +143,7 @@ class Session:
         return Summary(*grid.shape, scanned, megapixels, seconds)
 
     def settings(self, slide: Slide) -> dict[str, JSON]:
-        """All that determines a value; a map made with anything else is not continued."""
+        """Everything that determines a value; a map made with other settings is not resumed."""
         options = self.options
         # Maps that were made before there was a choice of modes do not record one.
         patch: dict[str, JSON] = {"mode": "patch", "batch": BATCH}
@@ -161,7 +161,7 @@ class Session:
         }
 
     def select(self, plane: Plane, grid: Grid) -> NDArray[np.bool_]:
-        """The cells to scan: those inside the slide's bounds that see tissue, or all of them."""
+        """Select the cells to scan: inside the slide's bounds, those that see tissue, or all."""
         stride, bounds = grid.stride, plane.bounds
         inside = Box(
             bounds.y0 // stride,
@@ -179,10 +179,11 @@ class Session:
         return mask
 
     def _find_tissue(self, plane: Plane, stride: int, cells: Box) -> NDArray[np.bool_]:
-        """Which of `cells` hold tissue, by an overview of one pixel a cell or, of large ones, more.
+        """Find the `cells` that hold tissue on an overview of the slide.
 
-        A fragment that must not be lost fills a whole pixel, wherever it lies. Where the overview
-        lacks pixels there may be tissue.
+        A cell is one pixel of the overview, or several if cells are large: the smallest fragment
+        that must be found covers at least one whole pixel, wherever it lies. Where pixels of the
+        overview are missing there may be tissue.
         """
         side = math.ceil(plane.mpp * stride / (tissue.FRAGMENT_UM / 2))
         overview = plane.slide.plane(plane.mpp * stride / side)
@@ -214,7 +215,7 @@ class Session:
         return {"gaps": found.record()}
 
     def fill(self, heatmap: Heatmap, plane: Plane) -> float:
-        """Scan the blocks that a map still lacks; returns their scan-plane megapixels."""
+        """Scan the missing blocks of a map; returns their scan-plane megapixels."""
         grid, mask = heatmap.grid, heatmap.mask
         cell_px = grid.stride**2
         tile_cells = pipeline.TILE_PX // grid.stride
@@ -250,7 +251,7 @@ class Session:
         return round(cells * cell_px / 1e6, 3)
 
     def _scored(self, tile: Box, mask: NDArray[np.bool_]) -> int:
-        """Cells that the engine computes: all of a tile, or patch by patch the selected ones."""
+        """How many cells the engine computes: all of a tile, or in mode patch the selected ones."""
         return int(np.count_nonzero(mask[tile.slices])) if self._by_patch else tile.area
 
     def _provenance(self, plane: Plane) -> dict[str, JSON]:

@@ -1,4 +1,4 @@
-"""Does a map equal the patch classifier? Its cells, scored again one patch at a time."""
+"""Verify that a map equals the patch classifier, by scoring cells again as patches."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from slidescan.slides.slide import Slide
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Cells (rows, columns) that were compared and how far map and patch lie apart."""
+    """The cells that were compared, and the differences between map and patch."""
 
     cells: tuple[Box, ...]
     differences: NDArray[np.float32]
 
     @property
     def worst(self) -> int:
-        """Which cell differs most; one that is NaN on either side is worst of all."""
+        """Index of the cell that differs most; NaN on either side counts as infinite."""
         return int(np.nan_to_num(self.differences, nan=np.inf).argmax())
 
     @property
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def draw(mask: NDArray[np.bool_], count: int, seed: int) -> tuple[Box, ...]:
-    """Up to `count` different selected cells, at random, in the order of the map."""
+    """Draw up to `count` different selected cells at random, in the order of the map."""
     chosen = np.flatnonzero(mask)
     drawn = np.random.default_rng(seed).choice(chosen, min(count, len(chosen)), replace=False)
     rows, columns = (n.tolist() for n in np.unravel_index(np.sort(drawn), mask.shape))
@@ -51,7 +51,7 @@ def compare(
     cells: tuple[Box, ...],
     on_cell: Callable[[], object] = lambda: None,
 ) -> Comparison:
-    """Read each cell's 96 x 96 px from the slide, score them alone, set them against the map."""
+    """Read each cell's 96 x 96 px from the slide, score them alone and compare with the map."""
     there = np.array([heatmap.read(cell)[0, 0] for cell in cells])
     here = np.empty_like(there)
     for i, score in enumerate(score_patches(cells, heatmap.grid, plane, engine)):

@@ -357,8 +357,8 @@ def test_bad_hdf5(tmp_path: Path, tiny_model: Path, out: Path) -> None:
     broad = write_hdf5(tmp_path / "broad_x.h5", pixels.astype(np.float32))
     command = ("--out", out, "--model", tiny_model, *ENGINE)
     refused(run("predict", text, *command), text, "cannot be read")
-    refused(run("predict", small, *command), small, "(5, 64, 96, 3)", "wanted")
-    refused(run("predict", broad, *command), broad, "float32", "wanted")
+    refused(run("predict", small, *command), small, "(5, 64, 96, 3)", "expected")
+    refused(run("predict", broad, *command), broad, "float32", "expected")
 
     damaged = write_hdf5(
         tmp_path / "damaged_x.h5", pixels, chunks=(1, 96, 96, 3), compression="gzip"
