@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from slidescan.networks.plan import HeadPlan
 
 CLASSES = 2
-"""Normal and tumour: the recipe's two-class softmax."""
+"""Normal and tumour, for a softmax of two classes."""
 
 
 class Head(nn.Module):
-    """ReLU, a pool of the features, the classifier, a pool of its answers; one pool is none."""
+    """ReLU, pool of features, classifier, pool of its answers; one of the pools does nothing."""
 
     def __init__(self, channels: int, features: nn.Module, answers: nn.Module, outputs: int):
         super().__init__()
@@ -30,8 +30,10 @@ class Head(nn.Module):
 
 
 class LogSumExp(nn.Module):
-    """Log of the mean of exp, over a square: between mean and maximum (Pinheiro and Collobert
-    2015)."""
+    """Log of the mean of exp over a square, between mean and maximum.
+
+    Source: Pinheiro and Collobert 2015.
+    """
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -39,7 +41,7 @@ class LogSumExp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         side = self.side
-        # Shifted copies: the exponentials of a window need the window's own maximum.
+        # Shifted copies, because the exponentials of a window need the maximum of that window.
         copies = [
             x[:, :, r : (r - side + 1) or None, c : (c - side + 1) or None]
             for r in range(side)
@@ -55,10 +57,10 @@ class LogSumExp(nn.Module):
 
 
 class Attention(nn.Module):
-    """A mean of each cell's answer, weighed by what the cell itself says it is worth.
+    """Mean of the cells' answers, weighted by a weight that each cell predicts.
 
-    Attention for multiple instances (Ilse et al. 2018), with a sigmoid in place of the softmax:
-    a window's weights need no maximum of theirs, so every cell is weighed once for all windows.
+    Attention for multiple instances (Ilse et al. 2018), with a sigmoid instead of the softmax: a
+    cell then has the same weight in every window and is computed once.
     """
 
     def __init__(self, side: int) -> None:
@@ -66,14 +68,14 @@ class Attention(nn.Module):
         self.pool = nn.AvgPool2d(side, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The last channel is the weight's logit."""
+        """Pool the answers; the last channel is the logit of the weight."""
         weight = torch.sigmoid(x[:, -1:])
         pooled: Tensor = self.pool(x[:, :-1] * weight) / self.pool(weight)
         return pooled
 
 
 def make_head(plan: HeadPlan, channels: int) -> Head:
-    """The head that a valid network ends with."""
+    """Make the head of a valid network."""
     none, side = nn.Identity(), plan.grid
     match plan.pool:
         case "mean":
@@ -87,5 +89,5 @@ def make_head(plan: HeadPlan, channels: int) -> Head:
 
 
 def global_head(channels: int) -> Head:
-    """The head of published classifiers: the mean over whatever there is."""
+    """Make the head of published classifiers, the mean over all positions."""
     return Head(channels, nn.AdaptiveAvgPool2d(1), nn.Identity(), CLASSES)

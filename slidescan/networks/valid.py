@@ -16,8 +16,10 @@ _GENOTYPES = {"normal": NORMAL, "reduction": REDUCTION}
 
 
 def _dense(plans: Sequence[LayerPlan]) -> tuple[nn.Sequential, int, Field]:
-    """Convolutions with BN and pools, a ReLU between any two convolutions; what follows brings
-    its own."""
+    """Convolutions with BN and pools, and a ReLU between two convolutions.
+
+    There is no ReLU at the end: the following part begins with one.
+    """
     layers: list[nn.Module] = []
     channels, field, active = 3, Field(), True
     for plan in plans:
@@ -34,7 +36,7 @@ def _dense(plans: Sequence[LayerPlan]) -> tuple[nn.Sequential, int, Field]:
 
 
 class Plain(Body):
-    """Dense layers alone."""
+    """Dense layers only."""
 
     def __init__(self, plan: PlainPlan) -> None:
         super().__init__()
