@@ -1,4 +1,4 @@
-"""The interface of an architecture's body."""
+"""What every architecture is to the network around it."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class Body(nn.Module):
 
     channels: int
     field: Field | None
-    """Field of view of a feature; None if the body pads, as it then depends on the image's size."""
+    """What a feature sees; None where the network pads, so that it depends on the image's size."""

@@ -1,4 +1,4 @@
-"""Calibration: a monotone function of logits as the last layer of a network."""
+"""Calibration: a monotone map of logits at the end of a network, so all that runs it has it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from slidescan.networks.logit_map import LogitMap
 
 
 class Calibrate(nn.Module):
-    """Logits (N, 2, h, w) to calibrated logits, each cell separately.
+    """Logits (N, 2, h, w) to calibrated logits, each cell for itself.
 
-    It has no tensors, so a network has the same weights with and without it.
+    It has no tensors: a network's weights are the same with and without.
     """
 
     def __init__(self, by: LogitMap) -> None:
@@ -21,20 +21,20 @@ class Calibrate(nn.Module):
         self.by = by
 
     def forward(self, logits: Tensor) -> Tensor:
-        # Half precision would round the logits a second time.
+        # Half-precision logits would be rounded once more.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.by.isotonic is None:
             return logits / self.by.temperature
         half = broken_line(logits[:, 1:] - logits[:, :1], self.by) / 2
-        # Not torch.stack: its export fixes the shape of the example, and OpenVINO returned noise.
+        # Not torch.stack: its export holds the shape of the example, and OpenVINO gave noise.
         return torch.cat((-half, half), dim=1)
 
 
 def broken_line(x: Tensor, by: LogitMap) -> Tensor:
     """Interpolate `by.isotonic` at `x`, of any shape.
 
-    It is a sum of clamped steps: torch.export and OpenVINO have the operations, and a sum of hinges
-    would cancel digits.
+    A sum of clamped steps: what torch.export and OpenVINO have operations for, and without the
+    cancellation of a sum of hinges.
     """
     assert by.isotonic is not None
     (first, start), (last, _) = by.isotonic[0], by.isotonic[-1]

@@ -1,4 +1,4 @@
-"""Cells built from their genotype; no operation pads."""
+"""One interpreter that builds any cell from its genotype; every operation is valid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Crop(nn.Module):
-    """Crop `cells` on every side."""
+    """Cut `cells` off every side."""
 
     def __init__(self, cells: int) -> None:
         super().__init__()
@@ -67,13 +67,13 @@ def _branch(branch: Branch, crop: int, stride: int, channels: int, separables: i
 def _onto(seen: Field, target: Field) -> tuple[nn.Module, Field]:
     """Bring a state with field `seen` onto the grid of `target`, and say what it then sees.
 
-    A state of half the stride is averaged 3x3 at stride 2. The published factorised reduction
-    samples positions 2i and 2i + 1, whose centre is half a cell away from that of odd kernels.
+    A state of half the stride is averaged 3x3 at stride 2: the published factorised reduction
+    samples positions 2i and 2i + 1, whose centre lies half a cell off the odd kernels beside it.
     """
     if seen.stride == target.stride:
         return nn.Identity(), seen
     field = seen.then(3, 2)
-    # The one of two positions that is centred as the target's.
+    # Whichever of two positions is centred like the target's.
     phase = (target.size - field.size) // (2 * seen.stride) % 2
     return nn.Sequential(Crop(phase), nn.AvgPool2d(3, 2)), seen.crop(phase).then(3, 2)
 
@@ -81,7 +81,7 @@ def _onto(seen: Field, target: Field) -> tuple[nn.Module, Field]:
 class _Adjust(nn.Module):
     """ReLU, 1x1 convolution and BN: a cell's input brought to the cell's grid and filters.
 
-    `trim` cells of the cell's grid on each side of the input are not needed and are cropped.
+    Of the input, `trim` cells of the cell's grid on each side are not needed and left out.
     """
 
     def __init__(self, channels: int, filters: int, onto: nn.Module, trim: int) -> None:
@@ -106,8 +106,8 @@ class Cell(nn.Module):
     current, previous
         (channels, field) of the outputs of the last cell and the one before it.
 
-    `field` and `channels` describe the output. `ratio` is the stride of CURRENT relative to
-    PREVIOUS, `stride` that of the output relative to CURRENT.
+    `field` and `channels` describe the output; `ratio` is how many cells of PREVIOUS lie along one
+    of CURRENT, and `stride` how many of CURRENT along one of the output.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Cell(nn.Module):
         self.channels = filters * len(genotype.output)
         self.stride = genotype.stride
 
-        # The output's field covers the fields of all input cells that it reads.
+        # The output sees what either input sees in the cells that are read of it.
         seen, jump = current[1], current[1].stride
         onto, seen_before = _onto(previous[1], seen)
         self.ratio = jump // previous[1].stride

@@ -1,8 +1,8 @@
 """Exact rewrites for inference: the same sums and maxima in an order that moves fewer bytes.
 
-Much of a cell's time is spent without multiplications: on ReLUs, crops and concatenations, each of
-which reads and writes a whole feature map. `benchmarks/speed/rewrites.py` measures each rewrite,
-and those that were rejected.
+Much of a cell's time goes where nothing is multiplied: to ReLUs, crops and concatenations, each of
+which reads and writes a whole map of features. What a rewrite brings is measured by
+`benchmarks/speed/rewrites.py`, which has those that brought nothing as well.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from slidescan.networks.shift_and_stitch import ShiftAndStitch
 
 
 def activate_before_crop(network: Network) -> None:
-    """Apply a separable branch's ReLU to its whole source and crop afterwards.
+    """Apply a separable branch's ReLU to all of the branch's source, and crop then.
 
-    Then all branches of a source have the same ReLU, which a compiler computes once.
+    So all branches of a source have the same ReLU, which a compiler computes once.
     """
     for branch in branches(network):
         crop, operation = branch
@@ -32,9 +32,9 @@ def activate_before_crop(network: Network) -> None:
 
 
 def classify_by_parts(network: Network) -> None:
-    """Multiply each state of the last cell by its part of the classifier's weights, and add up.
+    """Multiply each state of the last cell by its share of the classifier's weights, and add up.
 
-    Then the states, which are wide, are not concatenated.
+    So the states, which are wide, are not concatenated, and each has its ReLU where it is made.
     """
     cells = [part for part in network.body.modules() if isinstance(part, Cell)]
     if not cells:
@@ -53,13 +53,13 @@ def classify_by_parts(network: Network) -> None:
 
 
 REWRITES: tuple[Callable[[Network], None], ...] = (activate_before_crop, classify_by_parts)
-"""The rewrites that make a network faster. They change the network in place."""
+"""Those that pay. They change the network that they are given."""
 
 
 def rewritten(network: Network | ShiftAndStitch) -> Network | ShiftAndStitch:
-    """A copy in evaluation mode that computes the same logits faster; padded ones are unchanged.
+    """A copy in evaluation mode that gives the same logits sooner; a padded network stays as it is.
 
-    The copy has other modules than the network, so weights cannot be loaded into it.
+    Its modules are others than the network's, so it takes no weights of it.
     """
     made = copy.deepcopy(network).requires_grad_(False)
     inner = made.network if isinstance(made, ShiftAndStitch) else made
@@ -69,7 +69,7 @@ def rewritten(network: Network | ShiftAndStitch) -> Network | ShiftAndStitch:
 
 
 def branches(network: nn.Module) -> Iterator[nn.Sequential]:
-    """The branches of all cells: a crop and an operation each."""
+    """Those of all cells: a crop and an operation each."""
     for cell in network.modules():
         if isinstance(cell, Cell):
             for step in cell.steps:
@@ -78,7 +78,7 @@ def branches(network: nn.Module) -> Iterator[nn.Sequential]:
 
 
 def pointwise(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
-    """Make a 1x1 convolution with weights (outputs, inputs, 1, 1)."""
+    """A 1x1 convolution of weights (outputs, inputs, 1, 1)."""
     outputs, inputs = weight.shape[:2]
     made = nn.Conv2d(inputs, outputs, 1, bias=bias is not None).to(weight)
     made.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})

@@ -16,7 +16,7 @@ FIRST_STEP = 2
 
 
 class Kind(Enum):
-    """Kind of operation."""
+    """What an operation computes."""
 
     SEPARABLE = "separable"
     AVERAGE = "average"
@@ -32,14 +32,14 @@ class Op:
     kernel: int = 1
 
     def field(self, stride: int, separables: int) -> Field:
-        """Field of view of one output; a separable operation has `separables` convolutions."""
+        """What one output sees of the input; `separables` convolutions where it has any."""
         field = Field().then(self.kernel, stride)
         for _ in range(separables - 1 if self.kind is Kind.SEPARABLE else 0):
             field = field.then(self.kernel)
         return field
 
     def reach(self, stride: int, separables: int) -> int:
-        """Input cells beyond the centre on each side, an integer because kernels are odd."""
+        """Input cells beyond the centre on each side; kernels are odd, so this is whole."""
         return (self.field(stride, separables).size - 1) // 2
 
 
@@ -53,7 +53,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Genotype:
-    """Steps of two branches each, and the states that are concatenated as the output."""
+    """Steps of two branches each, and the states whose concatenation leaves the cell."""
 
     stride: int
     steps: tuple[tuple[Branch, Branch], ...]
@@ -92,7 +92,7 @@ REDUCTION = Genotype(
 
 
 def needs(genotype: Genotype, separables: int = 1) -> tuple[int, int]:
-    """Input cells a side that a cell reads of CURRENT and of PREVIOUS around its output.
+    """Input cells per side that a cell reads of CURRENT and of PREVIOUS around its output.
 
     >>> needs(NORMAL), needs(REDUCTION), needs(REDUCTION, separables=2)
     ((2, 2), (4, 5), (10, 13))
@@ -109,20 +109,20 @@ def needs(genotype: Genotype, separables: int = 1) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Crops, in cells a side, that align a cell's branches.
+    """The cells to cut off each side so that a cell's branches are aligned.
 
-    Every crop comes before its operation. Kernels 5 and 7 at stride 2 differ by half an output
-    cell, which no crop after them could correct; and nothing is computed in vain.
+    Every crop happens before its operation: kernels 5 and 7 at stride 2 differ by half an output
+    cell, which no crop behind them could mend, and nothing is computed to be thrown away.
     """
 
     branches: tuple[tuple[int, int], ...]
-    """For each step the crops of its two branches, in cells of the branch's source."""
+    """For each step, the crop of either branch, in cells of the branch's source."""
     output: tuple[int, ...]
     """For each concatenated state, its crop in cells of that state."""
 
 
 def crops(genotype: Genotype, separables: int = 1) -> Crops:
-    """Align all branches, given inputs with exactly the margin of `needs`."""
+    """Align all branches where each input has just the margin that `needs` says."""
     stride, after = genotype.stride, _after(genotype, separables)
     margins = needs(genotype, separables)
 
@@ -150,9 +150,9 @@ def crops(genotype: Genotype, separables: int = 1) -> Crops:
 
 
 def _after(genotype: Genotype, separables: int) -> list[int]:
-    """Margin, in cells a side, that the later steps still need of each state.
+    """Input cells per side that still follow each state before the cell's output.
 
-    Computed backwards, so that each state has exactly the margin that its users need.
+    Worked out backwards: a state is computed with just the margin that its users still need.
     """
     after = [0] * (FIRST_STEP + len(genotype.steps))
     for state in reversed(range(FIRST_STEP, len(after))):

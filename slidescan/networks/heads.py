@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from slidescan.networks.plan import HeadPlan
 
 CLASSES = 2
-"""Normal and tumour, for a softmax of two classes."""
+"""Normal and tumour: the recipe's two-class softmax."""
 
 
 class Head(nn.Module):
-    """ReLU, pool of features, classifier, pool of its answers; one of the pools does nothing."""
+    """ReLU, a pool of the features, the classifier, a pool of its answers; one pool is none."""
 
     def __init__(self, channels: int, features: nn.Module, answers: nn.Module, outputs: int):
         super().__init__()
@@ -30,10 +30,8 @@ class Head(nn.Module):
 
 
 class LogSumExp(nn.Module):
-    """Log of the mean of exp over a square, between mean and maximum.
-
-    Source: Pinheiro and Collobert 2015.
-    """
+    """Log of the mean of exp, over a square: between mean and maximum (Pinheiro and Collobert
+    2015)."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -41,7 +39,7 @@ class LogSumExp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         side = self.side
-        # Shifted copies, because the exponentials of a window need the maximum of that window.
+        # Shifted copies: the exponentials of a window need the window's own maximum.
         copies = [
             x[:, :, r : (r - side + 1) or None, c : (c - side + 1) or None]
             for r in range(side)
@@ -57,10 +55,10 @@ class LogSumExp(nn.Module):
 
 
 class Attention(nn.Module):
-    """Mean of the cells' answers, weighted by a weight that each cell predicts.
+    """A mean of each cell's answer, weighed by what the cell itself says it is worth.
 
-    Attention for multiple instances (Ilse et al. 2018), with a sigmoid instead of the softmax: a
-    cell then has the same weight in every window and is computed once.
+    Attention for multiple instances (Ilse et al. 2018), with a sigmoid in place of the softmax:
+    a window's weights need no maximum of theirs, so every cell is weighed once for all windows.
     """
 
     def __init__(self, side: int) -> None:
@@ -68,14 +66,14 @@ class Attention(nn.Module):
         self.pool = nn.AvgPool2d(side, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool the answers; the last channel is the logit of the weight."""
+        """The last channel is the weight's logit."""
         weight = torch.sigmoid(x[:, -1:])
         pooled: Tensor = self.pool(x[:, :-1] * weight) / self.pool(weight)
         return pooled
 
 
 def make_head(plan: HeadPlan, channels: int) -> Head:
-    """Make the head of a valid network."""
+    """The head that a valid network ends with."""
     none, side = nn.Identity(), plan.grid
     match plan.pool:
         case "mean":
@@ -89,5 +87,5 @@ def make_head(plan: HeadPlan, channels: int) -> Head:
 
 
 def global_head(channels: int) -> Head:
-    """Make the head of published classifiers, the mean over all positions."""
+    """The head of published classifiers: the mean over whatever there is."""
     return Head(channels, nn.AdaptiveAvgPool2d(1), nn.Identity(), CLASSES)

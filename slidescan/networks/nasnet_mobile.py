@@ -26,14 +26,14 @@ class Part:
     """A cell of the published network."""
 
     name: str
-    """Name in the published state dict."""
+    """In the published state dict."""
     genotype: Genotype
     filters: int
     phase: int = 1
     """Which of two input cells, 0 or 1, a strided operation is centred on.
 
-    The original pads as TensorFlow's "same" does at 224 px: equally if the extent is odd, which
-    gives 0, and one more at the end if it is even, which gives 1. The port has these values fixed.
+    The original pads as TensorFlow's "same" does at 224 px: evenly where a map's extent is odd,
+    which gives 0, and one more behind where it is even, which gives 1. The port has that fixed.
     """
 
 
@@ -66,14 +66,14 @@ def _separable(channels: int, filters: int, kernel: int, stride: int, pad: int) 
 def _branch(op: Op, stride: int, phase: int, channels: int, filters: int) -> nn.Module:
     """An operation whose output i is centred at `stride * i + phase`.
 
-    The output's extent is n for stride 1 and (n + 1 - phase) // 2 for stride 2.
+    Of an extent n it leaves n where `stride` is 1, and (n + 1 - phase) // 2 where it is 2.
     """
     half = op.kernel // 2
     before, ceil = half - phase, phase == 1
     match op.kind:
         case Kind.SEPARABLE:
             return nn.Sequential(
-                # Before the ReLU, which does not change zeros.
+                # Ahead of the ReLU, which leaves zeros as they are.
                 nn.ZeroPad2d((0, phase, 0, phase)) if phase else nn.Identity(),
                 _separable(channels, filters, op.kernel, stride, before),
                 _separable(filters, filters, op.kernel, 1, half),
@@ -94,8 +94,8 @@ def _adjust(channels: int, filters: int) -> nn.Sequential:
 class Factorised(nn.Module):
     """Factorised reduction: `_adjust` for a map of half the stride.
 
-    Half of the filters read the even cells, half the odd ones, one cell further down and right. The
-    output's extent is (n + 1) // 2.
+    Half of the filters see the even cells, half the odd ones, one cell further down and right;
+    of an extent n it leaves (n + 1) // 2.
     """
 
     def __init__(self, channels: int, filters: int) -> None:
@@ -107,28 +107,28 @@ class Factorised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(x)
-        # A zero replaces the odd cell that an odd extent lacks at its end.
+        # Zeros stand for the odd cell that an odd extent lacks at its end.
         shifted = nn.functional.pad(x[:, :, 1:, 1:], (0, 1, 0, 1))
         out: Tensor = self.bn(torch.cat((self.even(x), self.odd(shifted)), dim=1))
         return out
 
 
 def _bring(channels: int, filters: int, last: Part | None) -> tuple[nn.Module, int]:
-    """Make the module that brings PREVIOUS to the grid of CURRENT (of `last`); its channels."""
+    """What brings PREVIOUS to the grid of CURRENT, which `last` made, and its channels then."""
     if last is None:
-        return nn.Identity(), channels  # the first cell's separables read the stem directly
+        return nn.Identity(), channels  # the first cell's separables read the stem as it is
     if last.genotype.stride > 1:
         return Factorised(channels, filters), filters
     return _adjust(channels, filters), filters
 
 
 class PaddedCell(nn.Module):
-    """A NASNet block with padding, which keeps its input's extent or halves it.
+    """A NASNet block that keeps its input's extent, or halves it.
 
     Parameters
     ----------
     part, last
-        The cell to build and the cell before it.
+        What to build, and what the cell before it is.
     current, previous
         Channels of the outputs of the last cell and the one before it.
 
@@ -163,12 +163,12 @@ class PaddedCell(nn.Module):
 
 
 class NasnetMobile(Body):
-    """NASNet-A Mobile up to its last cell, without the final ReLU, mean, dropout and classifier.
+    """NASNet-A Mobile up to its last cell, without the ReLU, mean, dropout and classifier behind.
 
-    It pads, so the features of a cell depend on its place in the image, and patches are scored one
-    by one. `forward` takes RGB (N, 3, H, W) in [-1, 1] (published mean and deviation: 0.5) and
-    gives (N, 1056, h, w), where h = (H + 1) // 32. As published it takes only sides of 32 k - 1 to
-    32 k + 2 px and raises `ValueError` for others.
+    Not valid: what it says of a cell depends on where in the image the cell lies, so a patch has
+    to be scored by itself. `forward` takes RGB (N, 3, H, W) in [-1, 1] (published mean and
+    deviation: 0.5) and gives (N, 1056, h, w), where h = (H + 1) // 32. As published it takes
+    sides of 32 k - 1 to 32 k + 2 px alone and raises `ValueError` for others.
     """
 
     channels = 1056
@@ -189,7 +189,7 @@ class NasnetMobile(Body):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        # Other sides lead to an odd map, whose two ways of halving differ by one cell.
+        # Other sides meet an odd map, whose two halvings differ by one cell.
         if (height + 1) % 32 > 3 or (width + 1) % 32 > 3:
             raise ValueError(
                 f"{height} x {width} px: NASNet-A Mobile takes sides of 32 k - 1 to 32 k + 2 px; "
@@ -222,11 +222,11 @@ _RENAMES = (
     (r"\.([12])\.2(\.\w+)$", r".separable_\1.pointwise_conv2d\2"),
     (r"\.([12])\.3(\.\w+)$", r".bn_sep_\1\2"),
 )
-"""Replacements, in order, that turn names of `NasnetMobile` into the published ones."""
+"""From the names of `NasnetMobile` to the published ones, applied in turn."""
 
 
 def published_name(name: str) -> str:
-    """The name in `pretrainedmodels` of a tensor of `NasnetMobile`.
+    """What `pretrainedmodels` calls a tensor of `NasnetMobile`.
 
     >>> published_name("cells.cell_6.steps.1.0.2.1.weight")
     'cell_6.comb_iter_1_left.separable_2.depthwise_conv2d.weight'
@@ -237,11 +237,11 @@ def published_name(name: str) -> str:
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the state dict of `pretrainedmodels`' nasnetamobile to one of `NasnetMobile`.
+    """The state dict of `pretrainedmodels`' nasnetamobile as one of `NasnetMobile`.
 
-    The classifier, `last_linear`, is dropped. BatchNorm's counts of batches, which old files lack,
-    start at 0. Raises `ModelError` with the first tensor, in the order of `NasnetMobile`, that is
-    missing or has another shape, or else with the first that is superfluous.
+    The classifier, `last_linear`, is dropped. BatchNorm's counts of batches, which files older
+    than them lack, start at 0. Raises `ModelError` that names the first tensor, in the order of
+    `NasnetMobile`, which is missing or of another shape, or else the first that is too many.
     """
     with torch.device("meta"):
         expected = NasnetMobile().state_dict()

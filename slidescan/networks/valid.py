@@ -16,10 +16,8 @@ _GENOTYPES = {"normal": NORMAL, "reduction": REDUCTION}
 
 
 def _dense(plans: Sequence[LayerPlan]) -> tuple[nn.Sequential, int, Field]:
-    """Convolutions with BN and pools, and a ReLU between two convolutions.
-
-    There is no ReLU at the end: the following part begins with one.
-    """
+    """Convolutions with BN and pools, a ReLU between any two convolutions; what follows brings
+    its own."""
     layers: list[nn.Module] = []
     channels, field, active = 3, Field(), True
     for plan in plans:
@@ -36,7 +34,7 @@ def _dense(plans: Sequence[LayerPlan]) -> tuple[nn.Sequential, int, Field]:
 
 
 class Plain(Body):
-    """Dense layers only."""
+    """Dense layers alone."""
 
     def __init__(self, plan: PlainPlan) -> None:
         super().__init__()
