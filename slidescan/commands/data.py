@@ -1,4 +1,4 @@
-"""`slidescan data`: what is in a folder of patches, and would training take it?"""
+"""`slidescan data`: describe a folder of patches, and check it for training."""
 
 from __future__ import annotations
 
@@ -10,53 +10,67 @@ from typing import TYPE_CHECKING
 import click
 
 from slidescan.commands.options import PATH, training_libraries
+from slidescan.errors import DataError
+from slidescan.tools.atomic_files import check_png
 
 if TYPE_CHECKING:
-    from slidescan.errors import DataError
     from slidescan.patches.labelled.dataset import Data, Survey
 
 
 @click.command()
 @click.argument("root", metavar="DIR", type=PATH)
 @click.option(
-    "--ids", type=PATH, help="Only these patches: a file with an id, or its start, a line."
+    "--ids", type=PATH, help="Only these patches: a file with an id, or its start, per line."
 )
 @click.option("--groups", type=PATH, help="CSV (id,slide), to divide by slide as training would.")
 @click.option("--cache", type=PATH, help="Folder for the packed patches. [default: within DIR]")
+@click.option("--report", type=PATH, help="CSV (kind,name,detail) of every defect.")
 @click.option(
     "--out", type=PATH, default="data.png", show_default=True, help="Picture of some patches."
 )
-@click.option("--report", type=PATH, help="CSV (kind,name,detail) of every defect.")
 def command(
     root: Path,
     ids: Path | None,
     groups: Path | None,
     cache: Path | None,
-    out: Path,
     report: Path | None,
+    out: Path,
 ) -> None:
-    """Show what is in DIR: counts, classes, sizes, colours, duplicates, all that is wrong with it,
-    and a picture of patches of both classes.
+    """Describe the patches in DIR: counts, classes, sizes, colours, duplicates and every defect.
 
     DIR has Kaggle's layout (train/<id>.tif, train_labels.csv), the original HDF5 files of
-    PatchCamelyon, or a folder for each class. Exit code 1 where training would refuse it.
+    PatchCamelyon, or a folder for each class. Images without labels are described too. Exit code 1
+    if training would refuse labelled patches.
+
+    \b
+    Examples:
+      slidescan data pcam
+      slidescan data patches --out patches.png
+      slidescan data pcam --report defects.csv --out data.png
     """
+    check_png(out)
     with training_libraries():
         from tqdm import tqdm
 
-        from slidescan.patches.labelled import summary
-        from slidescan.patches.labelled.dataset import read_slides, survey
+        from slidescan.patches.labelled import defects, summary
+        from slidescan.patches.labelled.dataset import read_slides, survey, survey_of
+        from slidescan.patches.labelled.unlabelled import is_unlabelled, list_images
 
-    from slidescan.tools.atomic_files import check_png
-
-    check_png(out)
-    slides = read_slides(groups, root) if groups else None
     bar = partial(tqdm, disable=None, dynamic_ncols=True)
-    found = survey(root, only=ids, cache=cache, progress=bar, say=tqdm.write)
-    data, problem = _divided(found, slides, report)
+    data, problem = None, None
+    if is_unlabelled(root):
+        if ids or groups:
+            raise DataError(f"{root}: images without labels; leave out --ids and --groups")
+        found = survey_of(list_images(root), cache=cache, progress=bar, say=tqdm.write)
+        if report:
+            defects.write_defects(report, found.defects)
+    else:
+        slides = read_slides(groups, root) if groups else None
+        found = survey(root, only=ids, cache=cache, progress=bar, say=tqdm.write)
+        data, problem = _divided(found, slides, report)
     for line in summary.report(found, data):
         click.echo(line)
-    if data:
+    if len(found.kept()):
         summary.picture(out, found, str(root))
         click.echo(f"picture     {out}")
     if problem:
@@ -66,8 +80,7 @@ def command(
 def _divided(
     found: Survey, slides: Mapping[str, str] | None, report: Path | None
 ) -> tuple[Data | None, DataError | None]:
-    """The two sides of what is right, if there can be, and why training would refuse, if so."""
-    from slidescan.errors import DataError
+    """Divide the patches without defects as training would, or say why it would refuse them."""
     from slidescan.patches.labelled.dataset import divide
     from slidescan.patches.labelled.defects import refusal, write_defects
 

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -857,6 +858,31 @@ def test_the_command_shows_what_is_there(kaggle: Path, tmp_path: Path) -> None:
     with Image.open(out) as picture:
         assert picture.format == "PNG"
         assert picture.width > 900
+
+
+def test_the_command_describes_images_without_labels(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    patches.write(tmp_path / "pcam", patches.make(6)).joinpath("train").rename(root)
+    first = min(root.iterdir())
+    shutil.copy(first, root / "again.tif")
+    (root / "inner").mkdir()
+    Image.new("RGB", (64, 96)).save(root / "inner" / "small.png")
+    out = tmp_path / "data.png"
+    result = slidescan_data(root, "--out", out, "--report", tmp_path / "defects.csv")
+    assert result.exit_code == 0, result.output
+    for part in (
+        f"{root}: images without labels",
+        "patches     8\n",
+        "labels      none: slidescan predict scores them",
+        "sizes       7 of 96 x 96 px, 1 of 64 x 96 px",
+        "defects     1 size, 1 duplicate",
+    ):
+        assert part in result.stdout
+    assert out.exists()
+    assert "inner/small.png" in (tmp_path / "defects.csv").read_text()
+    listed = slidescan_data(root, "--out", out, "--groups", tmp_path / "groups.csv")
+    assert listed.exit_code == 1
+    assert "leave out --ids and --groups" in listed.stderr
 
 
 def test_the_command_fails_where_training_would(few: Path, tmp_path: Path) -> None:

@@ -126,7 +126,18 @@ def survey(
     say: Say | None = None,
 ) -> Survey:
     """Read everything and list every defect; the arguments are those of `load_data`."""
-    listing, chosen = list_patches(root, only)
+    return survey_of(*list_patches(root, only), cache=cache, progress=progress, say=say)
+
+
+def survey_of(
+    listing: Listing,
+    chosen: NDArray[np.intp] | None = None,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Survey:
+    """Read the listed patches, or the rows `chosen`, and list every defect."""
     cached = load_cache(listing, chosen, cache=cache, progress=progress, say=say)
     if chosen is not None:
         listing = replace(listing.take(chosen), defects=listing.defects)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from slidescan.patches.labelled.defects import Defect
 from slidescan.patches.labelled.reading import Files, Piece, Rows
 
-Layout = Literal["kaggle", "hdf5", "folders"]
+Layout = Literal["kaggle", "hdf5", "folders", "unlabelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Listing:
     layout: Layout
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
-    """(N,), 1 for tumour."""
+    """(N,), 1 for tumour, 0 for normal, -1 where there are none."""
     names: tuple[str, ...]
     """The file of each patch below `root`; for an HDF5 file, with # and the row."""
     stamps: tuple[str, ...]

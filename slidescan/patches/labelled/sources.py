@@ -30,11 +30,12 @@ ABOUT: dict[Layout, str] = {
     "kaggle": "PatchCamelyon, Kaggle edition",
     "hdf5": "PatchCamelyon, original edition (HDF5)",
     "folders": "folder per class",
+    "unlabelled": "images without labels",
 }
 LABELS = "train_labels.csv"
 CLASSES = {"0": 0, "normal": 0, "negative": 0, "1": 1, "tumor": 1, "tumour": 1, "positive": 1}
 WANTED = (
-    f"wanted are Kaggle's layout (train/<id>.tif, {LABELS}), the HDF5 files of PatchCamelyon "
+    f"known are Kaggle's layout (train/<id>.tif, {LABELS}), the HDF5 files of PatchCamelyon "
     "(camelyonpatch_level_2_split_train_x.h5, ...), or a folder for each class (0 and 1, normal "
     "and tumor, negative and positive)"
 )
@@ -47,7 +48,8 @@ def list_patches(root: Path, only: Path | None = None) -> tuple[Listing, NDArray
     that start with # are ignored. Defects are those of the selected patches. Raises `DataError`
     if the layout is unknown.
     """
-    listing = {"kaggle": _kaggle, "hdf5": list_hdf5, "folders": _folders}[find_layout(root)](root)
+    readers = {"kaggle": _kaggle, "hdf5": list_hdf5, "folders": _folders}
+    listing = readers[find_layout(root)](root)
     if not len(listing):
         raise DataError(f"{root}: none of its {len(listing.defects)} labelled patches has a file")
     if only is None:
@@ -65,7 +67,20 @@ def list_patches(root: Path, only: Path | None = None) -> tuple[Listing, NDArray
 
 
 def find_layout(root: Path) -> Layout:
-    """Recognise the layout. Raises `DataError` if it is unknown or ambiguous."""
+    """Find the layout of a folder of labelled patches.
+
+    Raises:
+        DataError: it has none of the known layouts, or several.
+    """
+    found = layouts(root)
+    if len(found) != 1:
+        what = "several layouts at once" if found else "no patches in a known layout"
+        raise DataError(f"{root}: holds {what}; {WANTED}")
+    return found[0]
+
+
+def layouts(root: Path) -> list[Layout]:
+    """List the layouts that the names in a folder fit. Raises `DataError` if it is no folder."""
     try:
         names = {entry.name.lower(): entry.is_dir() for entry in os.scandir(root)}
     except FileNotFoundError:
@@ -81,13 +96,10 @@ def find_layout(root: Path) -> Layout:
         found.append("kaggle")
     if any(folder and name in CLASSES for name, folder in names.items()):
         found.append("folders")
-    if len(found) != 1:
-        what = "several layouts at once" if found else "no patches in a known layout"
-        raise DataError(f"{root}: holds {what}; {WANTED}")
-    return found[0]
+    return found
 
 
-def _files(folder: Path) -> dict[str, str]:
+def images_in(folder: Path) -> dict[str, str]:
     """Size and modification time of each visible image in `folder`, by name."""
     return {
         entry.name: stamp(entry.stat())
@@ -106,7 +118,7 @@ def _kaggle(root: Path) -> Listing:
     folder = root / "train"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; beside {LABELS} wanted is train/<id>.tif")
-    files = _files(folder)
+    files = images_in(folder)
     # Kaggle's files are .tif; other formats are taken only if there are no .tif files.
     if any(name.endswith(".tif") for name in files):
         files = {name: changed for name, changed in files.items() if name.endswith(".tif")}
@@ -202,7 +214,7 @@ def _labelled_files(root: Path) -> Iterator[tuple[str, int, str]]:
             continue
         if entry.name.lower() not in CLASSES:
             raise DataError(f"{root}: the folder {entry.name} is of no known class; {WANTED}")
-        for name, changed in _files(Path(entry.path)).items():
+        for name, changed in images_in(Path(entry.path)).items():
             yield f"{entry.name}/{name}", CLASSES[entry.name.lower()], changed
 
 

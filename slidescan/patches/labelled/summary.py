@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slidescan.patches.labelled.dataset import Data, Survey
 from slidescan.patches.labelled.defects import MEANING, Defect, counted
 from slidescan.patches.labelled.patches import Patches
-from slidescan.patches.labelled.sources import ABOUT
+from slidescan.patches.labelled.sources import ABOUT, WANTED
 from slidescan.pictures import grids
 
 SAMPLE = 20_000
@@ -26,7 +26,7 @@ GLASS = 0.9
 SHOWN = 10
 """The most defects of a kind to name."""
 TILES, COLUMNS = 40, 10
-CLASSES = ("normal", "tumour")
+CLASSES = {0: "normal", 1: "tumour", -1: "patch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,11 @@ def measure(patches: Patches) -> Colours:
 def report(found: Survey, data: Data | None) -> Iterator[str]:
     """The lines of `slidescan data`; `data` is the division for training, None if it is refused."""
     yield f"{found.listing.root}: {ABOUT[found.listing.layout]}"
-    yield _side("patches", found.listing.labels)
+    if found.listing.layout == "unlabelled":
+        yield f"patches     {len(found.listing)}"
+        yield f"labels      none: slidescan predict scores them, training needs labels ({WANTED})"
+    else:
+        yield _side("patches", found.listing.labels)
     if data:
         yield _side("training", data.training.labels)
         yield _side("validation", data.validation.labels)
@@ -125,14 +129,14 @@ def _examples(defects: Sequence[Defect]) -> Iterator[str]:
 
 
 def picture(path: Path, found: Survey, title: str) -> None:
-    """Draw a sheet of patches of both classes, spread evenly over the ids.
+    """Write a sheet of patches of each class, spread evenly over the ids.
 
-    The central 32 x 32 px, which the label describes, are outlined. Raises `WriteError`.
+    The central 32 x 32 px, to which the label refers, are marked. Raises `WriteError`.
     """
     patches = found.patches().take(found.kept())
     tiles = []
-    for label, name in enumerate(CLASSES):
+    for label in np.unique(patches.labels).tolist():
         of = np.flatnonzero(patches.labels == label)
         for row in of[np.unique(np.linspace(0, len(of) - 1, TILES // 2).astype(int))]:
-            tiles.append((patches.pixels(row), f"{name} {patches.ids[row][:8]}"))
+            tiles.append((patches.pixels(row), f"{CLASSES[label]} {patches.ids[row][:8]}"))
     grids.grid(path, tiles, COLUMNS, title, mark=True)
