@@ -339,7 +339,7 @@ def test_the_command_writes_the_sheet_and_nothing_beside_the_data(
     pictures = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
     arguments = ([], ["--seed", 1], ["--id", "patch2", "--set", "augment.crop.p=0"])
     for picture, more in zip(pictures, arguments, strict=True):
-        code, said = invoke("--preview", picture, "--data", folders, *more)
+        code, said = invoke("--out", picture, "--data", folders, *more)
         assert (code, said) == (0, f"{picture}: every augmentation of patch {said.split()[-1]}\n")
     assert said.split()[-1] == "patch2"
     with Image.open(pictures[0]) as image:
@@ -359,7 +359,7 @@ def test_the_command_writes_the_sheet_and_nothing_beside_the_data(
 def test_errors_are_one_line(
     folders: Path, tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
-    code, said = invoke("--preview", tmp_path / "a.png", "--data", folders, *arguments)
+    code, said = invoke("--out", tmp_path / "a.png", "--data", folders, *arguments)
     assert code == 1
     assert expected in said
     assert said.count("\n") == 1
@@ -368,6 +368,6 @@ def test_errors_are_one_line(
 
 def test_an_unreadable_patch_is_one_line(folders: Path, tmp_path: Path) -> None:
     (folders / "tumor" / "patch3.png").write_bytes(b"no image")
-    code, said = invoke("--preview", tmp_path / "a.png", "--data", folders)
+    code, said = invoke("--out", tmp_path / "a.png", "--data", folders)
     assert code == 1
     assert "patch3: not a readable image" in said

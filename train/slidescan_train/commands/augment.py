@@ -1,4 +1,4 @@
-"""`slidescan augment`: what augmentation makes of a patch."""
+"""`slidescan augment`: a patch under every augmentation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from slidescan.commands.options import PATH, settings_options, training_libraries
 from slidescan.errors import DataError
+from slidescan.tools.atomic_files import check_png
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,32 +21,42 @@ DRAWS = 4
 
 
 @click.command()
-@click.option("--preview", "out", type=PATH, required=True, help="PNG to write.")
-@click.option("--data", type=PATH, required=True, help="Labelled patches, as `train` takes them.")
-@click.option("--id", "wanted", help="Of which patch: its id, or its start. [default: a tumour]")
+@click.option("--data", type=PATH, required=True, help="Labelled patches, as for `train`.")
+@click.option(
+    "--id", "wanted", help="Id of a patch, or its start. [default: the first patch with tumour]"
+)
 @settings_options
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--out", type=PATH, default="augment.png", show_default=True, help="PNG to write.")
 def command(
-    out: Path,
     data: Path,
     wanted: str | None,
     config: Path | None,
     changes: tuple[str, ...],
     seed: int,
+    out: Path,
 ) -> None:
-    """Write a sheet of one patch with every augmentation, its name and its probability.
+    """Draw one patch under every augmentation, with its name and probability.
 
-    Each is drawn four times, those of probability 0 as well.
+    Each augmentation is drawn four times, even if its probability is 0.
+
+    \b
+    Examples:
+      slidescan augment --data pcam
+      slidescan augment --data pcam --config best --set augment.stain.p=1 --out augment.png
     """
-    from slidescan.tools.atomic_files import check_png
-
     check_png(out)
     with training_libraries():
-        from slidescan.pictures.grids import grid
-        from slidescan_train.augmentation import preview
+        # Everything that is mistyped is refused before albumentations is imported.
+        from slidescan_train.commands.checks import check_data
         from slidescan_train.recipe.config import load_config
 
     settings = load_config(config, changes).augment
+    check_data(data)
+    with training_libraries():
+        from slidescan.pictures.grids import grid
+        from slidescan_train.augmentation import preview
+
     patch_id, pixels = _patch(data, wanted)
     tiles = preview(pixels, settings, seed, DRAWS)
     title = f"Augmentations of patch {patch_id[:12]}; the label is about the square of 32 px"
@@ -54,7 +65,7 @@ def command(
 
 
 def _patch(root: Path, wanted: str | None) -> tuple[str, NDArray[np.uint8]]:
-    """The id and the (96, 96, 3) RGB of a patch: the one wanted, else the first with tumour."""
+    """Return the id and the (96, 96, 3) RGB of a patch: the wanted one, or the first tumour."""
     import numpy as np
 
     from slidescan.patches.labelled.cache import load_cache
@@ -72,7 +83,9 @@ def _patch(root: Path, wanted: str | None) -> tuple[str, NDArray[np.uint8]]:
         raise DataError(
             f"{root}: --id {wanted} matches {len(found)} patches; give the whole id of one"
         )
-    with tempfile.TemporaryDirectory() as folder:  # nothing is left in the data for one patch
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # no cache stays in the data's folder for one patch
         cached = load_cache(listing, found, cache=Path(folder))
         pixels = np.array(cached.stored[cached.rows[0]])
     patch_id = listing.ids[found[0]]
