@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
-from slidescan_train.runs.recorder import show
+from slidescan_train.runs.run_folder import show
 from slidescan_train.teachers.lineage import doubt
 
 from benchmarks.support.reports import markdown

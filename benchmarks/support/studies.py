@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from slidescan_train.recipe.config import TrainConfig, load_config
-from slidescan_train.runs.recorder import LAST, show
+from slidescan_train.runs.files import LAST
 from slidescan_train.runs.run import Request, run
+from slidescan_train.runs.run_folder import show
 
 from benchmarks.support.reports import about, keep
 from slidescan.commands.terminal import warn

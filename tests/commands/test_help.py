@@ -21,14 +21,9 @@ from slidescan.scanning import selftest
 HEADING = "Examples:"
 
 WITHOUT_EXAMPLES = {
-    "augment",
-    "data",
     "doctor",
-    "lr-find",
     "models",
     "models show",
-    "runs",
-    "train",
 }
 """Commands whose help has no examples yet."""
 

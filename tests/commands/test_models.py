@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from slidescan_train.loop.validation import validate
-from slidescan_train.teachers.lineage import doubt
+from slidescan_train.teachers.lineage import HeldOut, doubt
 
 from slidescan.cli import main
 from slidescan.models import card as cards
@@ -30,6 +30,7 @@ from slidescan.models.card import (
     shipped_names,
 )
 from slidescan.models.model import load
+from slidescan.patches.labelled import splits
 from slidescan.patches.labelled.splits import ids_sha256, in_validation
 from slidescan.statistics.metrics import Evaluation
 
@@ -126,17 +127,26 @@ def test_the_shipped_models_are_small() -> None:
 PUBLIC = Published(published="package 1.0", sha256="0" * 64)
 
 
-def ancestor(name: str, held_out: str | None = "ours", **made_from: object) -> Ancestor:
+DATA = "PatchCamelyon, Kaggle edition"
+RULE = f"{splits.RULE}0.1; training: the rest"
+
+
+def ancestor(name: str, held_out: str | None = "ours", **more: object) -> Ancestor:
     return Ancestor.model_validate(
-        {"name": name, "sha256": "1" * 64, "held_out_sha256": held_out, **made_from}
+        {"name": name, "sha256": "1" * 64, "held_out_sha256": held_out, **more}
     )
 
 
+def held_out(*ids: str) -> HeldOut:
+    return HeldOut(ids, DATA, "ours")
+
+
 def test_a_chain_is_doubted_at_its_first_unknown_link() -> None:
-    assert doubt("--teacher", None, "ours") is None
-    assert doubt("--init", PUBLIC, "ours") is None
+    ours = held_out("x")
+    assert doubt("--teacher", None, ours) is None
+    assert doubt("--init", PUBLIC, ours) is None
     clean = ancestor("a", teacher=ancestor("b", start=PUBLIC), start=ancestor("c"))
-    assert doubt("--teacher", clean, "ours") is None
+    assert doubt("--teacher", clean, ours) is None
 
     for source, begins in (
         (ancestor("a", "theirs"), "--teacher a was trained with other"),
@@ -145,10 +155,33 @@ def test_a_chain_is_doubted_at_its_first_unknown_link() -> None:
         (ancestor("a", start=ancestor("c", None)), "--teacher a, its start c does not say"),
         (ancestor("a", teacher="b, SHA-256 01"), "--teacher a, its teacher b, SHA-256 01 does"),
     ):
-        told = doubt("--teacher", source, "ours")
+        told = doubt("--teacher", source, ours)
         assert told is not None
         assert told.startswith(begins)
         assert "optimistic" in told
+
+
+def test_a_part_of_what_an_ancestor_held_out_is_unseen_by_it() -> None:
+    names = [str(number) for number in range(300)]
+    held = [i for i in names if splits.in_validation(i, 0.1)]
+    learned = next(i for i in names if not splits.in_validation(i, 0.1))
+    teacher = ancestor("a", "theirs", data=f"{DATA}, 9 training patches", split=RULE)
+    assert doubt("--teacher", teacher, held_out(*held[:3])) is None
+    for ids, change in (
+        ((*held, learned), {}),
+        (held, {"split": RULE.replace("0.1", "0.01")}),
+        (held, {"split": "validation: 2 of 9 slides, whole"}),
+        (held, {"split": None}),
+        (held, {"data": "folder per class, 9 training patches"}),  # other patches, the same names
+        (held, {"start": ancestor("b", "theirs")}),
+    ):
+        assert doubt("--teacher", teacher.model_copy(update=change), held_out(*ids)), change
+
+
+def test_a_part_of_the_official_validation_is_unseen_by_who_held_it_out() -> None:
+    teacher = ancestor("a", "theirs", data=f"{DATA}, 9 patches", split=splits.OFFICIAL)
+    assert doubt("--init", teacher, held_out("valid-0000001")) is None
+    assert doubt("--init", teacher, held_out("valid-0000001", "train-0000001"))
 
 
 # --- scores of a card -------------------------------------------------------------------------

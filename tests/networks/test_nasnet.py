@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -440,9 +439,7 @@ def test_a_wrong_setting_is_refused_by_its_key(change: dict[str, object], key: s
     NasnetPlan.model_validate(good)
     with pytest.raises(ValidationError) as refused:
         NasnetPlan.model_validate(good | change)
-    error = refused.value.errors()[0]
-    unknown = re.findall(r"unknown key (\w+)", error["msg"])  # refused where its parent is
-    assert ".".join([*map(str, error["loc"]), *unknown]) == key
+    assert ".".join(map(str, refused.value.errors()[0]["loc"])) == key
 
 
 def test_a_plan_survives_json_and_cannot_be_changed() -> None:

@@ -48,7 +48,7 @@ def learner(config: TrainConfig, **more: Any) -> Learner:
 
 @dataclass
 class Kept:
-    """A Keeper that keeps all it is told."""
+    """A Recorder that keeps everything in memory."""
 
     steps: list[Step] = field(default_factory=list)
     patches: list[int] = field(default_factory=list)

@@ -82,7 +82,7 @@ def _run(
     most_bytes: int | None,
     world: int,
 ) -> None:
-    from slidescan_train.runs.recorder import Recorder
+    from slidescan_train.runs.run_folder import RunFolder
 
     from slidescan.maps import layout, ngff
 
@@ -92,7 +92,7 @@ def _run(
         os.dup2(file.fileno(), 2)
     layout.BLOCK_CELLS, layout.CHUNK_CELLS = block_cells, block_cells // 2
     ngff.LEVEL_CELLS = block_cells
-    Recorder._draw = lambda *_: None  # pictures take most of a tiny run's time
+    RunFolder._draw = lambda *_: None  # pictures take most of a tiny run's time
     if strike:
         _arm(strike)
     if most_bytes:

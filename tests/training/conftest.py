@@ -11,4 +11,4 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     A module's fixtures are built before it, so a run that one of them holds has its pictures.
     """
-    monkeypatch.setattr("slidescan_train.runs.recorder.Recorder._draw", lambda *_: None)
+    monkeypatch.setattr("slidescan_train.runs.run_folder.RunFolder._draw", lambda *_: None)

@@ -18,7 +18,8 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 from learning import TINY, TRAINING, VALIDATION, tiny
-from slidescan_train.teachers.published import is_published, load_published
+from slidescan_train.teachers.published import load_published
+from slidescan_train.teachers.sources import is_published
 from torch import Tensor
 
 from slidescan.cli import main

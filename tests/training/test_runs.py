@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -17,13 +18,17 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from slidescan_train.loop import history
 from slidescan_train.loop.history import Epoch, Step
-from slidescan_train.recipe.config import load_config
-from slidescan_train.runs.comparison import compare, table
+from slidescan_train.recipe.config import OneOf, load_config
+from slidescan_train.runs.comparison import compare
 from slidescan_train.runs.events import Events
+from slidescan_train.runs.pictures import runs_figure
+from slidescan_train.runs.provenance import ValidationSet
+from slidescan_train.runs.table import table, tables
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slidescan.cli import main
 from slidescan.errors import DataError, WriteError
+from slidescan.patches.labelled.splits import ids_sha256
 from slidescan.tools.settings_diff import flat
 
 NAN = float("nan")
@@ -164,6 +169,72 @@ def test_long_settings_are_wrapped_under_themselves(tmp_path: Path) -> None:
     assert [line[at:] for line in lines[1:4]] == ["momentum=0.5", "weight_decay=0.125", "seed=1"]
     assert not lines[2][:at].strip()
     assert lines[4].startswith("b ")
+
+
+def give_card(folder: Path, validation: str = "a", **changes: object) -> Path:
+    """A card of the last epoch, without weights."""
+    card = {
+        **{"name": "last", "field_px": 96, "stride_px": 8, "mpp": 0.972, "reproduce": "pytest"},
+        **{"weights_sha256": "1" * 64, "split": "by slide", "versions": {}},
+        "plan": load_config(None).plan.model_dump(mode="json"),
+        "data": "folder per class, 80 training patches, 40 of them with tumour",
+        "held_out_sha256": validation * 64,
+        "validation": {"patches": 20, "auc": 0.9, "accuracy": 0.8, "nll": 0.5},
+    }
+    (folder / "last.json").write_text(json.dumps(card | changes))
+    return folder
+
+
+def test_teacher_start_and_data_come_first(tmp_path: Path) -> None:
+    ancestor = {"name": "last", "sha256": "2" * 64}
+    give_card(write_run(tmp_path / "t", aucs=(0.9,)), weights_sha256="2" * 64)
+    give_card(
+        write_run(tmp_path / "s", aucs=(0.8,)),
+        teacher=ancestor,
+        start={"published": "package 1.0", "sha256": "0" * 64},
+    )
+    lines = tables(compare(tmp_path)).split("\n")
+    assert lines[0] == "validation  20 patches (aaaaaaaa) of folder per class"
+    assert lines[1].split()[:5] == ["run", "teacher", "start", "trained", "on"]
+    assert lines[2].split()[:4] == ["t", "-", "-", "80"]
+    assert lines[3].split()[:4] == ["s", "t/last", "package", "80"]  # of a run that is listed too
+
+
+def test_runs_with_other_validation_patches_are_not_ranked_together(tmp_path: Path) -> None:
+    for name, auc, held_out in (("a", 0.9, "a"), ("b", 0.8, "b"), ("c", 0.7, "a")):
+        give_card(write_run(tmp_path / name, aucs=(auc,)), held_out)
+    lines = tables(compare(tmp_path)).split("\n")
+    assert lines[0].startswith("2 validation sets: compare AUC, loss and accuracy within one only")
+    assert [line.split()[0] for line in lines if line] == [
+        *("2", "validation", "run", "a", "c"),
+        *("validation", "run", "b"),
+    ]
+    assert "on 2 validation sets" in runs_figure({"a": [], "b": []}, 2).get_suptitle()
+
+
+def test_a_run_without_a_model_is_known_by_its_split(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a")
+    (folder / "split.csv").write_text("id,label,split\nx,0,training\ny,1,validation\n")
+    (run,) = compare(tmp_path)
+    assert run.origin.validation == ValidationSet(ids_sha256(["y"]), 1)
+    assert run.origin.training == 1
+
+
+def test_plans_are_one_word_and_many_settings_are_counted(tmp_path: Path) -> None:
+    narrow = ["plan.cells.0.filters=64", "plan.stem.3.filters=96"]
+    others = [f"augment.one_of.{name}.p=0.01" for name in list(OneOf.model_fields)[:9]]
+    write_run(tmp_path / "a", *narrow, *others, aucs=(0.9,))
+    write_run(tmp_path / "b", "plan.mean=[0.6,0.5,0.6]", aucs=(0.8,))
+    write_run(tmp_path / "c", aucs=(0.7,))
+    runs = compare(tmp_path)
+    _, first, second, third = tables(runs).split("\n")
+    assert "plan=nasnet-a-32-64-128-96-R64-N128 " in first
+    assert first.endswith("and 4 more (--all)")
+    assert "plan=nasnet-a-32-64-128-128-R128-N128 " in second
+    assert "plan=nasnet-a-32-64-128-128-R128-N128#2 " in third  # another mean
+    everything = tables(runs, all_settings=True)
+    assert all(other.split("=")[0] in everything for other in others)
+    assert "plan.cells.0.filters=64" in everything
 
 
 # The command

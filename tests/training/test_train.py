@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -127,10 +128,13 @@ def test_a_run_leaves_models_tables_pictures_and_settings(finished: tuple[Path, 
 
 def test_a_run_says_each_epoch_and_the_end(finished: tuple[Path, Result]) -> None:
     out, result = finished
-    lines = result.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
-    assert lines[2].startswith(f"{out}/best.safetensors: validation AUC ")
-    assert len(lines) == 3
+    sizes, *epochs, end = result.stdout.splitlines()
+    assert sizes == (
+        f"{len(TRAINING)} training and {len(VALIDATION)} validation patches; "
+        f"{len(TRAINING) // 16} steps of 16 patches per epoch"
+    )
+    assert [line.split(":")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert end.startswith(f"{out}/best.safetensors: validation AUC ")
     assert result.stderr == ""  # no terminal, no bar; and Fabric does not report its precision
 
 
@@ -270,11 +274,13 @@ def test_a_run_warns_where_what_it_builds_on_may_know_its_validation_patches(
 ) -> None:
     model = finished[0] / "last.safetensors"
     ancestor = load(str(model)).ancestor.model_dump()
+    other_split = {"held_out_sha256": "0" * 64, "split": "validation: 2 of 9 slides, whole"}
     changes = {
         "same": {},
-        "other": {"held_out_sha256": "0" * 64},
+        "more": {"held_out_sha256": "0" * 64},  # by the same rule, so these patches as well
+        "other": other_split,
         "old": {"held_out_sha256": None},
-        "grandparent": {"teacher": ancestor | {"held_out_sha256": "0" * 64}},
+        "grandparent": {"teacher": ancestor | other_split},
         "named": {"teacher": "someone, SHA-256 0123"},
         "public": {"start": {"published": "package 1.0", "sha256": "0" * 64}},
     }
@@ -285,7 +291,7 @@ def test_a_run_warns_where_what_it_builds_on_may_know_its_validation_patches(
         result = slidescan_train(*options, "--out", tmp_path / f"to-{name}", option, source)
         assert result.exit_code == 0, result.output
         warned[name] = result.stderr
-    assert warned["same"] == warned["public"] == ""
+    assert warned["same"] == warned["more"] == warned["public"] == ""
     other, unknown = "was trained with other patches held out than this run's", "does not say which"
     for name, text in (
         ("other", f"Warning: {option} last {other}"),
@@ -342,8 +348,8 @@ def test_another_run_is_not_overwritten(finished: tuple[Path, Result], kaggle: P
 
 def test_bad_data_leaves_no_run(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    failed(slidescan_train("--data", tmp_path / "none", "--out", out), "none")
-    assert not list(out.iterdir())
+    failed(slidescan_train("--data", tmp_path / "none", "--out", out), "none: no such folder")
+    assert not out.exists()
 
 
 def test_bad_settings_and_bad_output_are_one_line(kaggle: Path, tmp_path: Path) -> None:
@@ -351,12 +357,15 @@ def test_bad_settings_and_bad_output_are_one_line(kaggle: Path, tmp_path: Path) 
     config.write_text("epoch: 3")
     data = ("--data", kaggle)
     failed(slidescan_train(*data, "--config", config), "unknown key epoch (did you mean epochs?)")
-    failed(slidescan_train(*data, "--config", tmp_path / "none.yaml"), "none.yaml: cannot be read")
+    failed(
+        slidescan_train(*data, "--config", tmp_path / "none.yaml"),
+        "none.yaml: no such configuration",
+    )
     failed(slidescan_train(*data, "--set", "epochs=0"), "--set: epochs = 0")
-    failed(slidescan_train(*data, "--out", config), "c.yaml: cannot be written", "another --out")
+    failed(slidescan_train(*data, "--out", config), "c.yaml: is a file", "with --out")
     failed(slidescan_train(*data, "--out", tmp_path / "a" / "b" / "c"), f"{tmp_path}/a/b")
-    failed(slidescan_train(*data, "--resume"), "name its folder with --out")
-    failed(slidescan_train(*data, "--teacher", "nobody"), "nobody: no model card")
+    failed(slidescan_train(*data, "--resume"), "--resume needs the folder", "--out")
+    failed(slidescan_train(*data, "--teacher", "nobody"), "nobody: no model of this name")
     if not torch.cuda.is_available():
         failed(slidescan_train(*data, "--device", "cuda"), "finds 0 CUDA devices for 1 processes")
     failed(slidescan_train(*data, "--init", tmp_path / "x.json"), "x.json: no model card")
@@ -393,15 +402,61 @@ def test_patches_whose_labels_do_not_hold_want_a_teacher(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("library", ["albumentations", "lightning_fabric", "sklearn.metrics"])
+HEAVY = ("torch", "albumentations", "lightning_fabric", "matplotlib", "tensorboard", "h5py")
+
+
+def test_what_is_mistyped_is_refused_before_anything_slow_is_imported(
+    kaggle: Path, finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    """Each in a process of its own would take a second, so one has them all, one after another."""
+    (tmp_path / "file").touch()
+    data = ("--data", kaggle)
+    mistyped = {
+        "no such folder": ("--data", tmp_path / "none"),
+        "no patches in a known layout": ("--data", tmp_path),
+        "--ids": (*data, "--ids", tmp_path / "none"),
+        "--groups": (*data, "--groups", tmp_path / "none"),
+        "did you mean quick?": (*data, "--config", "quik"),
+        "unknown key epoch": (*data, "--set", "epoch=3"),
+        "no model of this name": (*data, "--teacher", "nobody"),
+        "may run code": (*data, "--teacher", "model.pt2"),
+        "correct --init": (*data, "--init", "weights.pth"),
+        "no such file": (*data, "--teacher", "none.onnx"),
+        "another run": (*data, "--out", finished[0]),
+        "is a file": (*data, "--out", tmp_path / "file"),
+    }
+    code = f"""
+import json, sys
+from click.testing import CliRunner
+from slidescan.cli import main
+told = [CliRunner().invoke(main, arguments).output for arguments in json.loads(sys.argv[1])]
+print(json.dumps([told, sorted({HEAVY!r} & sys.modules.keys())]))
+""".replace(repr(HEAVY), repr(set(HEAVY)))
+    calls = json.dumps([["train", *map(str, arguments)] for arguments in mistyped.values()])
+    done = subprocess.run([sys.executable, "-c", code, calls], capture_output=True, text=True)
+    told, imported = json.loads(done.stdout)
+    for part, line in zip(mistyped, told, strict=True):
+        assert line.startswith("Error: ")
+        assert line.count("\n") == 1
+        assert part in line
+    assert imported == []
+
+
+def test_options_of_other_names_are_a_usage_error(kaggle: Path) -> None:
+    result = slidescan_train("--data", kaggle, "--epochs", 3)
+    assert result.exit_code == 2
+    assert "--epochs" in result.stderr
+
+
+@pytest.mark.parametrize("library", ["albumentations", "lightning_fabric", "matplotlib.axes"])
 def test_a_missing_training_library_names_the_remedy(
-    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: str, kaggle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [n for n in sys.modules if n.partition(".")[0] == "slidescan_train"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
     failed(
-        slidescan_train("--data", tmp_path),
+        slidescan_train("--data", kaggle, "--out", tmp_path / "out"),
         f"training needs {library}",
         "-m pip install albumentations==2.0.8 ",
     )
@@ -442,7 +497,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(training, "close_epoch", interrupted)
     out = tmp_path / "out"
     result = slidescan_train("--data", kaggle, "--config", settings_file, "--out", out)
-    failed(result, f"interrupted; the same command with --resume --out {out} goes on")
+    failed(result, f"interrupted; the same command with --resume --out {out} resumes from")
 
 
 # --- going on -------------------------------------------------------------------------------
@@ -503,9 +558,9 @@ def run_options(data: Path, config: Path, out: Path) -> tuple[object, ...]:
         Strike("slidescan_train.loop.learner:Learner.step", 5),  # and the second
         Strike("slidescan_train.runs.checkpoint:replacing", 3),  # about to write one
         Strike(
-            "slidescan_train.runs.recorder:Recorder.on_epoch", 2, after=True
+            "slidescan_train.runs.run_folder:RunFolder.on_epoch", 2, after=True
         ),  # models newer than it
-        Strike("slidescan_train.runs.recorder:write_split"),  # before there is any
+        Strike("slidescan_train.runs.run_folder:write_split"),  # before there is any
     ],
     ids=lambda strike: f"{strike.target.rpartition('.')[2]}-{strike.call}",
 )
@@ -538,6 +593,40 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_run_goes_on(
     same_run(out, uninterrupted)
 
 
+def test_a_resumed_run_keeps_the_command_that_began_it(
+    kaggle: Path, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    began = ["train", "--data", str(kaggle), "--config", str(settings_file), "--out", str(out)]
+    began += ["--set", "checkpoint_minutes=1e-9", "--threads", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "close_epoch", interrupted)
+        patch.setattr(sys, "argv", ["slidescan", *began])
+        assert CliRunner().invoke(main, began).exit_code == 1
+    resumed = ["train", "--data", str(kaggle), "--out", str(out), "--resume"]
+    monkeypatch.setattr(sys, "argv", ["slidescan", *resumed])
+    assert CliRunner().invoke(main, resumed).exit_code == 0
+    for name in "best", "last":
+        reproduce = load(str(out / f"{name}.safetensors")).card.reproduce
+        assert reproduce.startswith(shlex.join(["slidescan", *began]) + " (epoch ")
+
+
+def test_a_batch_larger_than_the_data_is_told_before_training(
+    kaggle: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    options = ("--data", kaggle, "--config", settings_file, "--set", "batch=15000")
+    result = slidescan_train(*options, "--out", tmp_path / "out")
+    count = len(TRAINING)
+    assert f"; 1 step of {count} patches per epoch" in result.stdout.splitlines()[0]
+    assert result.stderr == (
+        f"Warning: batch 15,000 is larger than the {count} training patches, so 2 epochs are 2 "
+        "steps; for more steps: --set batch=64\n"
+    )
+
+
 def test_a_finished_run_is_not_trained_again(
     finished: tuple[Path, Result], kaggle: Path, tmp_path: Path
 ) -> None:
@@ -560,7 +649,8 @@ def test_a_run_goes_on_with_its_own_settings_or_lists_what_differs(
     failed(
         slidescan_train(*options, "--config", settings_file, *differs),
         "begun with other settings: config.epochs: 2 there, 3 here; "
-        "config.plan.cells.0.filters: 2 there, 3 here; take those",
+        "config.plan.cells.0.filters: 2 there, 3 here; use those",
+        f"for more epochs, start a new run with --init {out}/last.safetensors",
     )
     failed(slidescan_train(*options, "--config", "configs/seed.yaml"), "config.optimiser: ")
     # What changes nothing of what comes out may differ.
@@ -661,6 +751,7 @@ def test_lr_find_writes_a_curve_and_suggests_a_rate(
     result = command("lr-find", *options, "--steps", 30, "--low", 1e-4, "--high", 10)
     assert result.exit_code == 0, result.output
     assert f"{out}: suggested learning_rate " in result.stdout
+    assert ", a tenth of the rate at the lowest loss (" in result.stdout
     assert out.read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "range.csv").open(newline="") as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
@@ -671,8 +762,8 @@ def test_lr_find_writes_a_curve_and_suggests_a_rate(
 
 def test_lr_find_refuses_what_is_no_range(kaggle: Path, tmp_path: Path) -> None:
     options = ("--data", kaggle, "--out", tmp_path / "x.png")
-    failed(command("lr-find", *options, "--low", 1, "--high", 0.1), "wants 0 < low < high")
-    failed(command("lr-find", *options, "--high", "inf"), "wants 0 < low < high")
+    failed(command("lr-find", *options, "--low", 1, "--high", 0.1), "needs 0 < low < high")
+    failed(command("lr-find", *options, "--high", "inf"), "needs 0 < low < high")
     for out in ("x.csv", "x", "missing/x.png", "."):  # before a step is taken
         failed(command("lr-find", "--data", kaggle, "--out", tmp_path / out), str(tmp_path))
     with pytest.raises(DataError):

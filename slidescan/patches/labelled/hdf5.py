@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +20,9 @@ from slidescan.errors import DataError
 from slidescan.patches.decoding import SHAPE
 from slidescan.patches.labelled.listing import Listing, stamp
 from slidescan.patches.sources import PREFIX
+
+if TYPE_CHECKING:
+    import h5py
 
 LEAST, MOST = 256, 16_384
 """Patches of a file read at once, though more be compressed together: 450 MB."""
@@ -92,6 +95,8 @@ def _read_side(name: str, x_path: Path, y_path: Path) -> _Side:
 
 @contextmanager
 def _dataset(path: Path, name: str) -> Iterator[h5py.Dataset]:
+    import h5py  # a tenth of a second that other layouts need not spend
+
     try:
         with h5py.File(path) as file:
             if not isinstance(file.get(name), h5py.Dataset):

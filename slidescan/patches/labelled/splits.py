@@ -13,11 +13,11 @@ from slidescan.errors import DataError
 from slidescan.tools.csv_tables import read_table
 
 SHARE = 0.1
-SPLIT = (
-    "validation: SHA-256(id) / 2**256 < {share:g}; training: the rest; not slide-disjoint, so "
-    "optimistic"
-)
+RULE = "validation: SHA-256(id) / 2**256 < "
+SPLIT = RULE + "{share}; training: the rest; not slide-disjoint, so optimistic"
 OFFICIAL = "the official split of PatchCamelyon: train and valid, which share no slide"
+VALID = "valid-"
+"""Ids of the official validation patches begin so."""
 
 CHANCE = 4.0
 """Standard errors by which the sides' shares of tumour may differ: 1 in 16,000 by chance."""
@@ -35,6 +35,19 @@ def in_validation(patch_id: str, share: float = SHARE) -> bool:
 def _place(name: str) -> int:
     """Below 2**64: the beginning of its SHA-256."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def holds_out(split: str, ids: Iterable[str]) -> bool:
+    """Whether the split that a card describes holds out each of `ids`.
+
+    Only a rule for single ids can tell; by slides, for example, it is False.
+    """
+    if split.startswith(OFFICIAL):
+        return all(patch_id.startswith(VALID) for patch_id in ids)
+    rule, _, share = split.partition(";")[0].rpartition(" ")
+    if rule != RULE.rstrip():
+        return False
+    return all(in_validation(patch_id, float(share)) for patch_id in ids)
 
 
 def ids_sha256(ids: Iterable[str]) -> str:

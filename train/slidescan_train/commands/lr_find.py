@@ -16,19 +16,32 @@ from slidescan.commands.options import (
 )
 from slidescan.commands.terminal import bar
 from slidescan.errors import ConfigError
+from slidescan.tools.atomic_files import check_png
 
 
 @click.command()
 @data_options
 @settings_options
+@click.option("--low", type=float, default=1e-5, show_default=True, help="First rate.")
+@click.option("--high", type=float, default=10.0, show_default=True, help="Last rate.")
+@click.option(
+    "--steps",
+    type=click.IntRange(10, 100_000),
+    default=100,
+    show_default=True,
+    help="Optimiser steps, each at a higher rate.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto takes a GPU where there is one.",
+)
+@click.option("--threads", type=THREADS, help="Processors to use. [default: all]")
 @click.option(
     "--out", type=PATH, default="lr-find.png", show_default=True, help="PNG; a CSV goes beside it."
 )
-@click.option("--low", type=float, default=1e-5, show_default=True, help="First rate.")
-@click.option("--high", type=float, default=10.0, show_default=True, help="Last rate.")
-@click.option("--steps", type=click.IntRange(10, 100_000), default=100, show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--threads", type=THREADS, help="Processors to use. [default: all]")
 def command(
     data: Path,
     ids: Path | None,
@@ -37,22 +50,33 @@ def command(
     skip_bad: bool,
     config: Path | None,
     changes: tuple[str, ...],
-    out: Path,
     low: float,
     high: float,
     steps: int,
     device: str,
     threads: int | None,
+    out: Path,
 ) -> None:
-    """Range test of the learning rate (Smith 2017): raise it step by step and watch the loss.
+    """Find a learning rate: raise it step by step and watch the loss (Smith 2017).
 
-    Suggests the rate at which the loss falls most steeply. Nothing of a run is read or written.
+    Suggests a tenth of the rate at the lowest loss (the rule `minimum` of fastai). The network is
+    trained from random weights, and nothing of it is kept.
+
+    \b
+    Examples:
+      slidescan lr-find --data pcam --config quick --steps 20 --out lr-find.png
+      slidescan lr-find --data pcam --config quick --set optimiser=sgd --steps 20
     """
-    from slidescan.tools.atomic_files import check_png
-
     check_png(out)
     if not 0 < low < high < math.inf:
-        raise ConfigError(f"--low {low:g} --high {high:g}: wants 0 < low < high, both finite")
+        raise ConfigError(f"--low {low:g} --high {high:g}: needs 0 < low < high, both finite")
+    with training_libraries():
+        # Everything that is mistyped is refused before torch is imported.
+        from slidescan_train.commands.checks import check_data
+        from slidescan_train.recipe.config import load_config
+
+    settings = load_config(config, changes)
+    check_data(data, ids, groups)
     with training_libraries():
         import numpy as np
 
@@ -60,11 +84,9 @@ def command(
         from slidescan_train.loop.learner import Learner
         from slidescan_train.loop.range_test import range_test
         from slidescan_train.loop.training import make_fabric
-        from slidescan_train.recipe.config import load_config
         from slidescan_train.runs import pictures
-        from slidescan_train.runs.recorder import show
+        from slidescan_train.runs.run_folder import show
 
-    settings = load_config(config, changes)
     learner = Learner(settings, make_fabric(settings, device, threads))
     patches = load_data(
         data,
@@ -87,9 +109,9 @@ def command(
     test.write(out.with_suffix(".csv"))
     pictures.range_test(out, test.rates, test.losses, test.smooth, test.suggestion)
     if test.suggestion is None:
-        click.echo(f"{out}: the loss did not fall; no rate to suggest, take more --steps")
+        click.echo(f"{out}: the loss did not fall, so no rate is suggested; try more --steps")
     else:
         click.echo(
-            f"{out}: suggested learning_rate {test.suggestion:.2g} (steepest fall); the loss is "
-            f"lowest at {test.lowest:.2g}"
+            f"{out}: suggested learning_rate {test.suggestion:.2g}, a tenth of the rate at the "
+            f"lowest loss ({test.lowest:.2g})"
         )

@@ -18,26 +18,34 @@ SORTS = ("auc", "loss", "name")
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--out", type=PATH, help="PNG of the validation curves. [default: DIR/runs.png]")
 @click.option(
     "--sort",
     type=click.Choice(SORTS),
     default="auc",
     show_default=True,
-    help="By best AUC, by the last epoch's loss, or by name.",
+    help="Sort by best AUC, by the last epoch's loss, or by name.",
 )
-def command(folder: Path, out: Path | None, sort: str) -> None:
-    """Compare the training runs in DIR and in folders up to three below it.
+@click.option("--all", "all_settings", is_flag=True, help="List every setting that differs.")
+@click.option("--out", type=PATH, help="PNG of the validation curves. [default: DIR/runs.png]")
+def command(folder: Path, sort: str, all_settings: bool, out: Path | None) -> None:
+    """Compare the training runs in DIR and in folders up to three levels below it.
 
-    A table of their validation scores and of the settings in which they differ, and one picture
-    of their curves.
+    Prints a table of teacher, start, training patches, validation scores and settings that differ,
+    and draws the validation curves. Runs with different validation patches come in separate
+    tables, because their scores cannot be compared.
+
+    \b
+    Examples:
+      slidescan runs runs
+      slidescan runs runs --sort name --all --out runs.png
     """
     picture = folder / "runs.png" if out is None else out
     if out:
         check_png(out)
     with training_libraries():
         from slidescan_train.runs import pictures
-        from slidescan_train.runs.comparison import compare, table
+        from slidescan_train.runs.comparison import compare
+        from slidescan_train.runs.table import tables
 
     found = compare(folder, warn)
     if sort == "loss":
@@ -45,6 +53,7 @@ def command(folder: Path, out: Path | None, sort: str) -> None:
     elif sort == "name":
         found.sort(key=lambda run: run.name)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo(table(found, width))
-    pictures.runs(picture, {run.name: run.history for run in found})
-    click.echo(f"{picture}: their validation loss and AUC")
+    click.echo(tables(found, width, all_settings))
+    sets = len({run.origin.validation for run in found})
+    pictures.runs(picture, {run.name: run.history for run in found}, sets)
+    click.echo(f"{picture}: validation loss and AUC of the runs")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -18,27 +17,19 @@ from slidescan.commands.options import (
     settings_options,
     training_libraries,
 )
-from slidescan.commands.terminal import warn
+from slidescan.commands.terminal import command_line, warn
 from slidescan.errors import ConfigError, SlidescanError
 
 
 @click.command()
 @data_options
 @settings_options
-@click.option(
-    "--out", type=PATH, help="Folder of the run. [default: runs/, named by settings and time]"
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on with the run in --out, with its settings; begin it where there is none.",
-)
-@click.option("--teacher", help="Distil from a model, or from FILE.onnx.")
+@click.option("--teacher", help="Distil from this model, or from FILE.onnx.")
 @click.option(
     "--init",
     "start",
-    help="Start from a model's weights, or from public ones: `imagenet` (a package brings them) or "
-    "FILE.pth. [default: random weights]",
+    help="Start from a model's weights, or from public ones: `imagenet` (from an installed "
+    "package) or FILE.pth. [default: random weights]",
 )
 @click.option(
     "--device",
@@ -48,33 +39,83 @@ from slidescan.errors import ConfigError, SlidescanError
     help="auto takes a GPU where there is one.",
 )
 @click.option("--threads", type=THREADS, help="Processors for each process. [default: all]")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Resume the run in --out with its settings; begin it where there is none.",
+)
+@click.option(
+    "--out", type=PATH, help="Folder of the run. [default: runs/, named by settings and time]"
+)
 def command(
-    out: Path | None, resume: bool, config: Path | None, changes: tuple[str, ...], **request: Any
+    data: Path,
+    ids: Path | None,
+    groups: Path | None,
+    cache: Path | None,
+    skip_bad: bool,
+    config: Path | None,
+    changes: tuple[str, ...],
+    teacher: str | None,
+    start: str | None,
+    device: str,
+    threads: int | None,
+    resume: bool,
+    out: Path | None,
 ) -> None:
-    """Train the patch classifier on PatchCamelyon patches, or on others of 96 x 96 px.
+    """Train the patch classifier on PatchCamelyon patches, or on your own of 96 x 96 px.
 
-    OUT holds, after every epoch, best.safetensors and last.safetensors, which `slidescan heatmap
-    --model` takes, the metrics as tables, TensorBoard events and pictures. A run killed at any
-    moment goes on with --resume. Several GPUs: torchrun --nproc-per-node N -m slidescan train ...
+    After every epoch OUT holds best.safetensors and last.safetensors, which `slidescan heatmap
+    --model` takes, tables of the metrics, TensorBoard events and pictures. A run that was killed is
+    resumed with --resume. Several GPUs: torchrun --nproc-per-node N -m slidescan train ...
+
+    \b
+    Examples:
+      slidescan train --data pcam --config quick --set epochs=1 --out runs/quick
+      slidescan train --data pcam --config quick --set epochs=1 --teacher default --out runs/student
+      slidescan train --data pcam --resume --out runs/first
     """
     if resume and out is None:
-        raise ConfigError("--resume goes on with a run: name its folder with --out")
+        raise ConfigError("--resume needs the folder of the run: name it with --out")
     if out is None:
         name = config.stem if config else "pcam"
         out = Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
     with training_libraries():
-        from slidescan_train.loop.history import best
+        # Everything that is mistyped is refused before torch is imported.
+        from slidescan_train.commands.checks import check_data
         from slidescan_train.recipe.config import load_config
-        from slidescan_train.runs.recorder import CONFIG
-        from slidescan_train.runs.run import Request, run
+        from slidescan_train.runs.files import CONFIG, check_out
+        from slidescan_train.teachers.sources import check_start, check_teacher
+
     begun = out / CONFIG
     if resume and config is None and begun.exists():
         config = begun
+    settings = load_config(config, changes)
+    check_data(data, ids, groups)
+    if teacher:
+        check_teacher(teacher)
+    if start:
+        check_start(start)
+    check_out(out, resume)
+    with training_libraries():
+        from slidescan_train.loop.history import best
+        from slidescan_train.runs.run import Request, run
+    request = Request(
+        data=data,
+        out=out,
+        ids=ids,
+        groups=groups,
+        cache=cache,
+        skip_bad=skip_bad,
+        teacher=teacher,
+        start=start,
+        resume=resume,
+        device=device,
+        threads=threads,
+        command=command_line(),
+    )
     with _interruptible(out):
-        history = run(
-            load_config(config, changes), Request(out=out, resume=resume, **request), warn
-        )
-    if int(os.environ.get("RANK", 0)):  # of torchrun: the first process tells it
+        history = run(settings, request, warn)
+    if int(os.environ.get("RANK", 0)):  # under torchrun the first process alone reports
         return
     last, top = history[-1], best(history) or history[-1]
     click.echo(
@@ -85,11 +126,11 @@ def command(
 
 @contextmanager
 def _interruptible(out: Path) -> Iterator[None]:
-    """Say what Ctrl-C leaves."""
+    """Tell after Ctrl-C how to resume."""
     try:
         yield
     except KeyboardInterrupt as error:
         raise SlidescanError(
-            f"interrupted; the same command with --resume --out {out} goes on from the last "
+            f"interrupted; the same command with --resume --out {out} resumes from the last "
             "checkpoint, or begins where there is none"
         ) from error

@@ -1,4 +1,4 @@
-"""Learning-rate range test (Smith 2017): the rate rises step by step while the loss is read."""
+"""Learning-rate range test (Smith 2017): the loss of steps at rising learning rates."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from slidescan_train.loop.loader import Batch, Loader, epoch_plan
 from slidescan_train.loop.training import worker_count
 
 SMOOTHING = 0.9
-"""Of the exponential average over steps, corrected for its start, as fastai has it."""
+"""Of the exponential average over the losses, corrected for its start, as in fastai."""
 BLOWN_UP = 4.0
-"""The test ends where the smoothed loss is so many times its minimum."""
+"""The test ends where the smoothed loss is this many times its minimum."""
+MARGIN = 10.0
+"""Between the rate at the lowest loss and the suggested one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RangeTest:
-    """A curve and what it suggests."""
+    """The losses at each learning rate, and the rate they suggest."""
 
     rates: list[float]
     losses: list[float]
@@ -32,18 +34,18 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """Where the smoothed loss falls most steeply over the logarithm of the rate, before its
-        minimum; None where it never falls."""
-        lowest = int(np.argmin(self.smooth)) if self.smooth else 0
-        if lowest < 2:
+        """A tenth of the rate at the lowest smoothed loss; None where the loss never falls.
+
+        The rule `minimum` of fastai's learning-rate finder (Howard and Gugger 2020): training at
+        the lowest loss itself is at the brink of divergence.
+        """
+        if not self.smooth or int(np.argmin(self.smooth)) < 2:
             return None
-        slope = np.gradient(self.smooth[: lowest + 1], np.log(self.rates[: lowest + 1]))
-        steepest = int(np.argmin(slope))
-        return self.rates[steepest] if slope[steepest] < 0 else None
+        return self.lowest / MARGIN
 
     @property
     def lowest(self) -> float:
-        """The rate of the smallest smoothed loss: training at it is at the edge."""
+        """The rate at the lowest smoothed loss."""
         return self.rates[int(np.argmin(self.smooth))]
 
     def write(self, path: Path) -> None:
@@ -58,9 +60,9 @@ def range_test(
     rates: Sequence[float],
     on_step: Callable[[float, float], None],
 ) -> RangeTest:
-    """Take a step at each of `rates`, which rise, until the loss blows up.
+    """Take a step at each of the rising `rates` until the loss diverges.
 
-    `on_step` is given the rate and the smoothed loss.
+    `on_step` is called with the rate and the smoothed loss.
     """
     config = learner.config
     test, average = RangeTest([], [], []), 0.0
@@ -87,7 +89,7 @@ def range_test(
 def _steps(
     learner: Learner, training: Patches, loader: Loader
 ) -> Iterator[tuple[list[NDArray[np.intp]], Iterator[Batch]]]:
-    """The steps of one epoch after the other: (micro-batches, what brings them)."""
+    """Yield the steps of epoch after epoch: the rows of the micro-batches, and their loader."""
     config = learner.config
     for epoch in count(1):
         plan = epoch_plan(len(training), config, epoch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -16,12 +15,12 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from slidescan.errors import ConfigError
 from slidescan.patches.labelled.patches import Patches
+from slidescan.statistics.ranking import Ranking, roc_area
 from slidescan.tools.hardware import cores, keep_freed_memory
 from slidescan_train.loop.history import Epoch, Step, finished
 from slidescan_train.loop.learner import DivergedError, Learner, Outcome, predict, tumour
@@ -30,8 +29,8 @@ from slidescan_train.recipe.config import TrainConfig
 from slidescan_train.recipe.schedule import rate
 
 
-class Keeper(Protocol):
-    """What a loop tells of itself; called on the first process alone."""
+class Recorder(Protocol):
+    """Is called by the loop, on the first process only."""
 
     def on_step(self, step: Step, patches: int) -> None:
         """After each optimiser step of so many patches."""
@@ -149,7 +148,7 @@ def repeatable(config: TrainConfig) -> Iterator[None]:
 
 
 def train(
-    learner: Learner, training: Patches, validation: Patches, progress: Progress, keeper: Keeper
+    learner: Learner, training: Patches, validation: Patches, progress: Progress, recorder: Recorder
 ) -> None:
     """Train on from `progress` to the end.
 
@@ -159,12 +158,12 @@ def train(
     workers, pin = worker_count(config, fabric), fabric.device.type == "cuda"
     with repeatable(config), Loader(training, config.augment, config.seed, workers, pin) as loader:
         while not finished(progress.history, config.epochs, config.patience):
-            run_epoch(learner, training, loader, progress, keeper)
-            close_epoch(learner, training, validation, progress, keeper)
+            run_epoch(learner, training, loader, progress, recorder)
+            close_epoch(learner, training, validation, progress, recorder)
 
 
 def run_epoch(
-    learner: Learner, training: Patches, loader: Loader, progress: Progress, keeper: Keeper
+    learner: Learner, training: Patches, loader: Loader, progress: Progress, recorder: Recorder
 ) -> None:
     """What is left of an epoch's steps."""
     config, number = learner.config, progress.epoch
@@ -183,9 +182,9 @@ def run_epoch(
             raise _where(error, number, len(progress.losses) + 1, now, config) from error
         progress.add(outcome, time.perf_counter() - started)
         if rank == 0:
-            keeper.on_step(Step(learner.steps, number, now, outcome.loss), sum(map(len, parts)))
+            recorder.on_step(Step(learner.steps, number, now, outcome.loss), sum(map(len, parts)))
             if time.monotonic() - kept > 60 * config.checkpoint_minutes:
-                keeper.checkpoint()
+                recorder.checkpoint()
                 kept = time.monotonic()
 
 
@@ -203,7 +202,7 @@ def close_epoch(
     training: Patches,
     validation: Patches,
     progress: Progress,
-    keeper: Keeper,
+    recorder: Recorder,
 ) -> None:
     """Score the average on the held-out patches, on the first process, and tell all."""
     fabric = learner.fabric
@@ -217,8 +216,8 @@ def close_epoch(
     assert epoch
     progress.close(epoch)
     if fabric.global_rank == 0:
-        keeper.on_epoch(epoch, probabilities)
-        keeper.checkpoint()
+        recorder.on_epoch(epoch, probabilities)
+        recorder.checkpoint()
 
 
 def _epoch(
@@ -248,7 +247,5 @@ def _epoch(
 
 
 def auc(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
-    """Area under the ROC curve; NaN where one class alone is there."""
-    if len(np.unique(labels)) < 2:
-        return math.nan
-    return float(roc_auc_score(labels, probabilities))
+    """Area under the ROC curve; NaN with one class."""
+    return roc_area(*Ranking(labels, probabilities).positives())

@@ -1,13 +1,14 @@
-"""Runs side by side: what each came to, and which settings tell them apart."""
+"""Runs compared: the results of each, and the settings in which they differ."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,16 +19,17 @@ from slidescan.errors import DataError
 from slidescan.tools.settings_diff import flat
 from slidescan_train.loop import history
 from slidescan_train.loop.history import Epoch
+from slidescan_train.runs.files import CONFIG
+from slidescan_train.runs.provenance import Provenance, provenance
 
 DEPTH = 3
-"""Folders below the given one in which runs are looked for."""
-CONFIG = "config.yaml"
+"""Levels of folders below the given one that are searched for runs."""
 NAN = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a run came to; scores that it does not have are NaN."""
+    """The results of a run; scores that it does not have are NaN."""
 
     name: str
     """Its folder, from the one that was searched."""
@@ -44,19 +46,24 @@ class RunSummary:
     """Median over the epochs."""
     hours: float
     finished: bool
-    """All epochs done, or stopped for want of a better one."""
+    """All epochs are done, or `patience` ended the run."""
     differing: Mapping[str, str] = field(default_factory=dict)
-    """Settings that are not the same in all runs, as for `--set`, values in JSON."""
+    """Settings that are not the same in all runs: keys as for `--set`, values in JSON."""
     history: Sequence[Epoch] = ()
+    plan: str = ""
+    """The network in a word, different for runs whose plans differ."""
+    origin: Provenance = field(default_factory=Provenance)
 
 
 def compare(
     root: Path, warn: Callable[[str], None] = lambda text: warnings.warn(text, stacklevel=3)
 ) -> list[RunSummary]:
-    """The runs in `root` and in folders up to 3 below it, best AUC first, those without one last.
+    """Find the runs in `root` and in folders up to 3 below it: best AUC first, without one last.
 
-    A run whose files are damaged is left out and named in a call of `warn`. Raises `DataError`
-    where there is no run.
+    `warn` is called with one line for each run that is left out because its files are damaged.
+
+    Raises:
+        DataError: there is no run.
     """
     summaries, settings = [], []
     for folder in find(root):
@@ -72,12 +79,18 @@ def compare(
             f"{history.EPOCHS}, give one or the folder above"
         )
     differing = _differing(settings)
-    found = [replace(s, differing=d) for s, d in zip(summaries, differing, strict=True)]
+    plans = _plans(settings)
+    found = [
+        replace(summary, differing=d, plan=plan, origin=origin)
+        for summary, d, plan, origin in zip(
+            summaries, differing, plans, _named(summaries), strict=True
+        )
+    ]
     return sorted(found, key=lambda run: (math.isnan(run.best_auc), -run.best_auc, run.name))
 
 
 def find(root: Path) -> Iterator[Path]:
-    """Folders of runs, in the order of their names; `root` may be one."""
+    """Yield the folders of runs in the order of their names; `root` may be one."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds the runs")
     for place, folders, files in os.walk(root, followlinks=True):
@@ -90,7 +103,7 @@ def find(root: Path) -> Iterator[Path]:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    """As they were written: another version's runs compare as well."""
+    """As they were written, unchecked, so that runs of other versions compare too."""
     try:
         settings = yaml.safe_load(path.read_bytes())
     except OSError as error:
@@ -126,68 +139,55 @@ def _summary(root: Path, folder: Path, config: Mapping[str, Any]) -> RunSummary:
         hours=sum(epoch.seconds for epoch in epochs) / 3600 if epochs else NAN,
         finished=history.finished(epochs, config["epochs"], config.get("patience")),
         history=epochs,
+        origin=provenance(folder),
     )
+
+
+def _named(runs: Sequence[RunSummary]) -> list[Provenance]:
+    """Their provenance, in which a teacher or start that is one of the runs has its path."""
+    paths = {
+        f"{name} {sha256[:8]}": f"{run.name}/{name}"
+        for run in runs
+        for sha256, name in (run.origin.models or {}).items()
+    }
+    return [
+        replace(
+            run.origin,
+            teacher=paths.get(run.origin.teacher, run.origin.teacher),
+            start=paths.get(run.origin.start, run.origin.start),
+        )
+        for run in runs
+    ]
+
+
+def _plans(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """A word for the plan of each, with a number where different plans would have the same."""
+    words, seen = [], dict[str, list[Mapping[str, str]]]()
+    for each in settings:
+        plan = {key: value for key, value in each.items() if key.startswith("plan.")}
+        alike = seen.setdefault(_plan(plan), [])
+        if plan not in alike:
+            alike.append(plan)
+        number = alike.index(plan)
+        words.append(f"{_plan(plan)}#{number + 1}" if number else _plan(plan))
+    return words
+
+
+def _plan(settings: Mapping[str, str]) -> str:
+    """For example nasnet-a-32-64-128-128-R128-N128: filters of the layers, then of the cells."""
+    parts = [json.loads(settings.get("plan.arch", '"nasnet-a"'))]
+    for group in "stem", "layers", "cells":
+        for number in count():
+            filters = settings.get(f"plan.{group}.{number}.filters")
+            if filters is None:
+                break
+            kind = settings.get(f"plan.{group}.{number}.kind", '""').strip('"')
+            parts.append(f"{kind[:1].upper()}{'pool' if filters == 'null' else filters}")
+    parts += [settings[key] for key in ("plan.size",) if key in settings]
+    return "-".join(parts)
 
 
 def _differing(settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     keys = dict.fromkeys(key for each in settings for key in each)  # as a set, but in order
     differ = [key for key in keys if len({each.get(key) for each in settings}) > 1]
     return [{key: each.get(key, "absent") for key in differ} for each in settings]
-
-
-HEADER = ("run", "epochs", "best AUC", "last AUC", "loss", "accuracy", "images/s", "hours", "state")
-
-
-def table(runs: Sequence[RunSummary], width: int | None = None) -> str:
-    """A line for each run, in the given order; scores are of the validation.
-
-    The last column, the settings that differ, is wrapped to a terminal of `width` characters.
-    """
-    rows = [HEADER, *map(_row, runs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    settings = [_said(run.differing) for run in runs]
-    last = ["settings that differ" if any(settings) else "", *settings]
-    left = sum(widths) + 2 * len(widths)
-    return "\n".join(
-        _line(row, widths, _wrapped(text, None if width is None else max(width - left, 24)))
-        for row, text in zip(rows, last, strict=True)
-    )
-
-
-def _row(run: RunSummary) -> tuple[str, ...]:
-    best = f"{_number(run.best_auc, 4)} ({run.best_epoch})" if run.best_epoch else "-"
-    return (
-        run.name,
-        f"{run.epochs}/{run.of}",
-        best,
-        _number(run.last_auc, 4),
-        _number(run.last_loss, 4),
-        _number(run.last_accuracy, 4),
-        _number(run.images_per_second, 0),
-        _number(run.hours, 2),
-        "finished" if run.finished else "unfinished",
-    )
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
-
-
-def _said(settings: Mapping[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in settings.items())
-
-
-def _wrapped(text: str, width: int | None) -> list[str]:
-    if width is None or not text:
-        return [text]
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def _line(row: Sequence[str], widths: Sequence[int], last: Sequence[str]) -> str:
-    """Names to the left, numbers to the right, what is wrapped beneath itself."""
-    name, *numbers, state = row
-    cells = [name.ljust(widths[0])]
-    cells += [text.rjust(w) for text, w in zip(numbers, widths[1:-1], strict=True)]
-    cells.append(state.ljust(widths[-1]))
-    indent = " " * (sum(widths) + 2 * len(widths))
-    return f"\n{indent}".join(["  ".join([*cells, last[0]]).rstrip(), *last[1:]])

@@ -40,16 +40,16 @@ def range_test(
     style.save(path, range_test_figure(rates, losses, smooth, suggestion))
 
 
-def runs(path: Path, histories: Mapping[str, Sequence[Epoch]]) -> None:
+def runs(path: Path, histories: Mapping[str, Sequence[Epoch]], validation_sets: int = 1) -> None:
     """Write a PNG of validation loss and AUC over epochs and over time, a line for each run.
 
-    Raises `WriteError`.
+    The title warns where the runs have more than one validation set. Raises `WriteError`.
     """
-    style.save(path, runs_figure(histories))
+    style.save(path, runs_figure(histories, validation_sets))
 
 
 def training_figure(steps: Sequence[Step], epochs: Sequence[Epoch]) -> Figure:
-    """`training`, before it is written."""
+    """Draw the figure of `training`."""
     drawn, panels = style.figure(2, 3, _standing(steps, epochs))
     _within(panels[0], _tail(steps))
     _rate(panels[1], steps)
@@ -93,8 +93,9 @@ def _within(panel: Axes, steps: Sequence[Step]) -> None:
     width = max(1, len(losses) // 20)
     shown, size = thinned(len(losses)), 3 if len(losses) > 100 else 6
     panel.plot(shown + 1, losses[shown], ".", color=style.SKY, markersize=size, label="step")
-    label = f"mean of {_count(width, 'step')}"
-    panel.plot(shown + 1, smoothed(losses, width)[shown], color=style.BLUE, label=label)
+    if len(losses) > 1:
+        label = f"mean of {_count(width, 'step')}"
+        panel.plot(shown + 1, smoothed(losses, width)[shown], color=style.BLUE, label=label)
     finite = losses[np.isfinite(losses)]
     if len(finite):
         # One batch gone astray must not flatten all others.
@@ -126,7 +127,8 @@ def _rate(panel: Axes, steps: Sequence[Step]) -> None:
     if not steps:
         return style.note(panel, "no step yet")
     shown = [steps[i] for i in thinned(len(steps))]
-    panel.plot([s.number for s in shown], [s.learning_rate for s in shown], color=style.BLUE)
+    look = "-" if len(shown) > 1 else "o"  # a line through one point would not be seen
+    panel.plot([s.number for s in shown], [s.learning_rate for s in shown], look, color=style.BLUE)
     panel.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     panel.set_ylim(bottom=0)
     style.whole(panel)
@@ -175,10 +177,12 @@ def range_test_figure(
     smooth: Sequence[float],
     suggestion: float | None,
 ) -> Figure:
-    """`range_test`, before it is written."""
+    """Draw the figure of `range_test`."""
     drawn, (panel,) = style.figure(1, 1, "Learning-rate range test")
     drawn.set_size_inches(7.5, 5)
-    found = "no rate stands out" if suggestion is None else f"suggested: {suggestion:.2g}"
+    found = "the loss did not fall: no suggestion"
+    if suggestion is not None:
+        found = f"suggested: {suggestion:.2g}, a tenth of the rate at the lowest loss"
     style.name(panel, found, "learning rate per step (logarithmic)", "training loss (nats)")
     panel.set_xscale("log")
     panel.plot(rates, losses, ".", color=style.SKY, markersize=4, label="step")
@@ -196,9 +200,12 @@ def range_test_figure(
     return drawn
 
 
-def runs_figure(histories: Mapping[str, Sequence[Epoch]]) -> Figure:
-    """`runs`, before it is written."""
-    drawn, panels = style.figure(2, 2, f"Validation of {_count(len(histories), 'run')}")
+def runs_figure(histories: Mapping[str, Sequence[Epoch]], validation_sets: int = 1) -> Figure:
+    """Draw the figure of `runs`."""
+    title = f"Validation of {_count(len(histories), 'run')}"
+    if validation_sets > 1:
+        title += f" on {validation_sets} validation sets, which cannot be compared"
+    drawn, panels = style.figure(2, 2, title)
     unit, unit_s = _unit(max((sum(e.seconds for e in h) for h in histories.values()), default=0))
     for (by_epoch, by_time), score in zip((panels[:2], panels[2:]), ("loss", "auc"), strict=True):
         label = f"validation {LABELS[score]}"

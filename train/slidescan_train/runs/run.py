@@ -1,4 +1,4 @@
-"""One training run: what it is asked for, what it starts from, and its way to the end."""
+"""One training run: check, load the data, train, and fill the folder of the run."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from slidescan.errors import ConfigError, WriteError
+from slidescan.errors import ConfigError
 from slidescan.models import model
 from slidescan.patches.labelled import Data, load_data
-from slidescan.patches.labelled.splits import ids_sha256
-from slidescan.tools.atomic_files import check_folder, lock, release, writing
+from slidescan.tools.atomic_files import lock, release, writing
 from slidescan.tools.settings_diff import differences
 from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.loop.learner import Learner
 from slidescan_train.loop.training import Progress, make_fabric, train
 from slidescan_train.recipe.config import TrainConfig
 from slidescan_train.runs import checkpoint
-from slidescan_train.runs.recorder import CHECKPOINT, Recorder, show
-from slidescan_train.teachers.lineage import Start, doubt
-from slidescan_train.teachers.published import is_published, load_published
+from slidescan_train.runs.files import CHECKPOINT, LAST, check_out
+from slidescan_train.runs.run_folder import RunFolder, show
+from slidescan_train.teachers.lineage import HeldOut, Start, doubt
+from slidescan_train.teachers.published import load_published
+from slidescan_train.teachers.sources import is_published
 from slidescan_train.teachers.teacher import Teacher, load_teacher
 from slidescan_train.teachers.widening import may_widen, widened
 
 Warn = Callable[[str], None]
 
 FREE = ("workers", "checkpoint_minutes")
-"""Settings that change nothing of what comes out, so that a resumed run may have others."""
+"""Settings that do not change the result, so a resumed run may have others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,18 @@ class Request:
     data: Path
     out: Path
     ids: Path | None = None
-    """Takes these patches alone, see `load_data`."""
+    """A file of the patches to use, see `load_data`."""
     groups: Path | None = None
     cache: Path | None = None
     skip_bad: bool = False
     teacher: str | None = None
     start: str | None = None
-    """A model, or published weights, that it starts from."""
+    """A model or published weights to start from."""
     resume: bool = False
     device: str = "auto"
     threads: int | None = None
+    command: str = "a call of slidescan_train.runs.run.run"
+    """Recorded in the cards of the models."""
 
 
 def run(
@@ -61,17 +63,18 @@ def run(
     request: Request,
     warn: Warn = lambda text: warnings.warn(text, stacklevel=3),
 ) -> list[Epoch]:
-    """Train, and return the history. docs/training.md tells what is in `request.out` afterwards.
+    """Train, and return the history. docs/training.md describes the files in `request.out`.
 
-    A folder with another run is refused; `resume` goes on with it, or begins where there is none.
-    `warn` is told where a teacher or a start may know the validation patches.
+    A folder with another run is refused. With `resume` that run is resumed, or begun where there is
+    none. `warn` is called with one line for each doubt about the run, e.g. about its validation.
+
+    Raises:
+        SlidescanError: in one line, for anything wrong with the request, data or disk.
     """
     fabric = make_fabric(config, request.device, request.threads)
     if fabric.global_rank:
         return _train(config, request, fabric, lambda _: None)
-    with writing(request.out):
-        request.out.parent.mkdir(exist_ok=True)
-    check_folder(request.out)
+    check_out(request.out, request.resume)
     held = lock(request.out)
     try:
         return _train(config, request, fabric, warn)
@@ -80,59 +83,76 @@ def run(
 
 
 def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) -> list[Epoch]:
-    there = _checkpoint(request)
+    path = request.out / CHECKPOINT
+    saved = checkpoint.load(path) if path.exists() else None
     teacher = load_teacher(request.teacher, fabric.device) if request.teacher else None
     start = _start(request.start, config) if request.start else None
-    # It refuses a plan or settings that do not fit: now, not after minutes of reading.
+    # Before the data, whose reading takes minutes: this refuses plans and settings that do not fit.
     learner = Learner(config, fabric, teacher, start.network if start else None)
     first = fabric.global_rank == 0
     if first:
         with writing(request.out):
             request.out.mkdir(exist_ok=True)
-    # The others read the cache that the first has built.
+    # The first process builds the cache, the others read it.
     with fabric.rank_zero_first():
         data = _load(config, request, first)
-    _check_unseen(data, teacher, start, warn)
     about = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
         "teacher": teacher.record.sha256 if teacher else None,
         "start": model.weights_sha256(start.network) if start else None,
     }
-    progress = Progress()
-    if there:
-        tensors, numbers = there
+    progress, command = Progress(), request.command
+    if saved:
+        tensors, numbers = saved
         refuse_another(request.out, numbers["about"], about)
         learner.restore(tensors, numbers["learner"])
         progress = Progress.restored(tensors, numbers["progress"])
+        # The command that began the run made its models; a resuming one names little of it.
+        command = numbers.get("command", command)
     if not first:
         train(learner, data.training, data.validation, progress, _Silent())
-    else:
-        with Recorder(learner, data, progress, request.out, about, start) as kept:
-            train(learner, data.training, data.validation, progress, kept)
+        return progress.history
+    _check_unseen(data, teacher, start, warn)
+    if not progress.history:
+        _tell_size(data, config, warn)
+    with RunFolder(request.out, learner, data, progress, about, start, command) as folder:
+        train(learner, data.training, data.validation, progress, folder)
     return progress.history
 
 
-def _checkpoint(request: Request) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """What is there to go on with. Raises `WriteError` where a run is there and none is asked."""
-    path = request.out / CHECKPOINT
-    if not path.exists():
-        return None
-    if not request.resume:
-        raise WriteError(
-            f"{request.out}: holds another run; --resume goes on with it, or choose another --out"
+def _tell_size(data: Data, config: TrainConfig, warn: Warn) -> None:
+    """Print the sizes of the data, and warn where an epoch has a single step."""
+    count = len(data.training)
+    steps = max(1, count // config.batch)
+    tqdm.write(
+        f"{count:,} training and {len(data.validation):,} validation patches; {steps:,} "
+        f"{'step' if steps == 1 else 'steps'} of {min(count, config.batch):,} patches per epoch"
+    )
+    if config.batch > count:
+        warn(
+            f"batch {config.batch:,} is larger than the {count:,} training patches, so "
+            f"{config.epochs} epochs are {config.epochs} steps; for more steps: --set batch=64"
         )
-    return checkpoint.load(path)
 
 
 def refuse_another(out: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` that lists the settings in which a run differs from its checkpoint."""
+    """Refuse to resume a run with other settings than those in its checkpoint.
+
+    Raises:
+        ConfigError: with each setting that differs.
+    """
     lines = [d for d in differences(there, here) if not d.startswith(_free())]
-    if lines:
-        raise ConfigError(
-            f"{out}: was begun with other settings: {'; '.join(lines)}; take those, or another "
-            "--out"
-        )
+    if not lines:
+        return
+    more = ""
+    if any(line.startswith("config.epochs:") for line in lines):
+        # The learning rate at each step depends on the number of epochs.
+        more = f"; to train for more epochs, start a new run with --init {out / LAST}"
+    raise ConfigError(
+        f"{out}: was begun with other settings: {'; '.join(lines)}; use those, or another "
+        f"--out{more}"
+    )
 
 
 def _free() -> tuple[str, ...]:
@@ -140,8 +160,8 @@ def _free() -> tuple[str, ...]:
 
 
 def _check_unseen(data: Data, teacher: Teacher | None, start: Start | None, warn: Warn) -> None:
-    """Say it where the validation patches may be known already."""
-    held_out = ids_sha256(data.validation.ids)
+    """Warn where a model that this run builds on may have been trained on validation patches."""
+    held_out = HeldOut.of(data)
     for option, source in ("--teacher", teacher), ("--init", start):
         if source and (why := doubt(option, source.record, held_out)):
             warn(why)
@@ -156,8 +176,8 @@ def _start(source: str, config: TrainConfig) -> Start:
     )
     if lines and not may_widen(start.card.plan, config.plan):
         raise ConfigError(
-            f"--init {source}: has another plan: {'; '.join(lines)}; take a --config with its "
-            "plan, or with more filters in the same layers and cells"
+            f"--init {source}: has another plan: {'; '.join(lines)}; use a --config with the "
+            "same plan, or with more filters in the same layers and cells"
         )
     network = widened(start.network, config.plan, config.seed) if lines else start.network
     return Start(network, start.ancestor)
@@ -178,7 +198,7 @@ def _load(config: TrainConfig, request: Request, first: bool) -> Data:
 
 
 class _Silent:
-    """The Keeper of the processes beside the first."""
+    """Records nothing: for every process but the first."""
 
     def on_step(self, step: Step, patches: int) -> None: ...
 

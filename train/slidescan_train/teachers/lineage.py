@@ -1,4 +1,4 @@
-"""What a training builds on, and whether that leaves its validation patches unseen."""
+"""The models that a training starts from, and whether they have seen its validation patches."""
 
 from __future__ import annotations
 
@@ -6,21 +6,50 @@ from dataclasses import dataclass
 
 from slidescan.models.card import Ancestor, Published
 from slidescan.networks.network import Network
+from slidescan.patches.labelled import Data
+from slidescan.patches.labelled.splits import holds_out, ids_sha256
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Weights to begin with, and what a card says of them."""
+    """Initial weights, and what a card says about them."""
 
     network: Network
     record: Ancestor | Published
 
 
-def doubt(who: str, source: Ancestor | Published | str | None, held_out_sha256: str) -> str | None:
-    """Why `source`, or what it was made from, may know patches that this training holds out.
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The validation patches of a training."""
 
-    None where it cannot: the same patches were held out of its own training, and so all the way
-    back. `who` is what it is to this run, e.g. "teacher"; a string is of a card that tells no more.
+    ids: tuple[str, ...]
+    about: str
+    """What the patches are, as `Data.about`: ids mean nothing in other data."""
+    sha256: str
+    """Of the ids, see `ids_sha256`."""
+
+    @classmethod
+    def of(cls, data: Data) -> HeldOut:
+        ids = data.validation.ids
+        return cls(ids, data.about, ids_sha256(ids))
+
+    def unseen_by(self, source: Ancestor) -> bool:
+        """Whether a card shows that none of these patches was trained on.
+
+        It held out the same patches, or divided the same data by a rule that holds out these and
+        perhaps more.
+        """
+        if source.held_out_sha256 == self.sha256:
+            return True
+        same_data = (source.data or "").startswith(f"{self.about},")
+        return same_data and holds_out(source.split or "", self.ids)
+
+
+def doubt(who: str, source: Ancestor | Published | str | None, held_out: HeldOut) -> str | None:
+    """Say why `source`, or a model it was made from, may have been trained on `held_out`.
+
+    None where it was not: every model of the chain held these patches out. `who` names its part in
+    this run, e.g. "--teacher"; a string is from the card of an early version.
     """
     if source is None or isinstance(source, Published):
         return None
@@ -29,18 +58,18 @@ def doubt(who: str, source: Ancestor | Published | str | None, held_out_sha256: 
     who = f"{who} {source.name}"
     if source.held_out_sha256 is None:
         return _unknown(who)
-    if source.held_out_sha256 != held_out_sha256:
+    if not held_out.unseen_by(source):
         return (
-            f"{who} was trained with other patches held out than this run's; where it learned from "
-            "these, the validation is optimistic"
+            f"{who} was trained with other patches held out than this run's; if it was trained on "
+            "some of these, the validation is optimistic"
         )
     further = {"teacher": source.teacher, "start": source.start}
-    found = (doubt(f"{who}, its {role}", of, held_out_sha256) for role, of in further.items())
+    found = (doubt(f"{who}, its {role}", of, held_out) for role, of in further.items())
     return next(filter(None, found), None)
 
 
 def _unknown(who: str) -> str:
     return (
-        f"{who} does not say which patches were held out of its training; where it learned from "
-        "this run's, the validation is optimistic"
+        f"{who} does not say which patches were held out of its training; if it was trained on "
+        "some of this run's, the validation is optimistic"
     )

@@ -22,21 +22,13 @@ from slidescan.networks.nasnet_mobile import NasnetMobile, from_published
 from slidescan.networks.network import Network
 from slidescan.networks.plan import LitePlan, Plan
 from slidescan_train.teachers.lineage import Start
-
-IMAGENET = "imagenet"
-"""The name of the weights that an installed package holds."""
-SUFFIXES = (".pth", ".pt")
+from slidescan_train.teachers.sources import IMAGENET
 
 UNREADABLE = (
     *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError),
     *(LookupError, AttributeError, TypeError, AssertionError, OverflowError, struct.error),
 )
 """What damaged files make torch raise."""
-
-
-def is_published(source: str) -> bool:
-    """Whether `source` names published weights rather than a slidescan model."""
-    return source == IMAGENET or source.endswith(SUFFIXES)
 
 
 def load_published(source: str, plan: Plan) -> Start:

@@ -14,9 +14,7 @@ from slidescan.geometry import PATCH_PX
 from slidescan.models.card import Ancestor
 from slidescan.models.model import load
 from slidescan.networks.heads import CLASSES
-
-TORCH_FILES = (".pt2", ".pt", ".pth", ".ckpt", ".bin")
-"""Suffixes of files that may hold code."""
+from slidescan_train.teachers.sources import check_teacher, is_onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +41,8 @@ def load_teacher(source: str, device: torch.device) -> Teacher:
     docs/teachers.md says what an ONNX file must take and give. Raises `ModelError`; files that
     may hold code (.pt2, .pt, .pth) are refused unread.
     """
-    if source.endswith(TORCH_FILES):
-        raise ModelError(
-            f"{source}: not read, because a PyTorch file may run code when it is loaded; a teacher "
-            "is a slidescan model (FILE.safetensors) or FILE.onnx, which "
-            "torch.onnx.export(network, torch.zeros(2, 3, 96, 96), 'FILE.onnx', "
-            "external_data=False, dynamic_shapes=({0: 'patches'},)) writes"
-        )
-    if source.endswith(".onnx"):
+    check_teacher(source)
+    if is_onnx(source):
         from slidescan_train.teachers.onnx_network import OnnxNetwork
 
         network = OnnxNetwork(Path(source))

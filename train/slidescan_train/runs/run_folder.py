@@ -1,9 +1,7 @@
-"""What a run shows while it goes, and what it leaves in its folder."""
+"""What a run prints, and what it writes into its folder."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -29,29 +27,28 @@ from slidescan_train.loop.training import Progress
 from slidescan_train.loop.validation import validate
 from slidescan_train.runs import checkpoint, pictures
 from slidescan_train.runs.events import Events
+from slidescan_train.runs.files import BEST, CHECKPOINT, CONFIG, LAST, SPLIT
 from slidescan_train.teachers.lineage import Start
 
 PCAM_MPP = 0.972
 """Micrometres per pixel of PatchCamelyon: level 2 of slides at 0.243 (Veeling et al. 2018)."""
 
-CONFIG, CHECKPOINT = "config.yaml", "checkpoint.safetensors"
-BEST, LAST = "best.safetensors", "last.safetensors"
 
-
-class Recorder:
-    """What a run shows and what it leaves in its folder; fulfils loop's Keeper."""
+class RunFolder:
+    """Fills the folder of a run, and shows a progress bar; fulfils `loop.training.Recorder`."""
 
     def __init__(
         self,
+        out: Path,
         learner: Learner,
         data: Data,
         progress: Progress,
-        out: Path,
         about: Mapping[str, Any],
-        start: Start | None = None,
+        start: Start | None,
+        command: str,
     ) -> None:
         self.learner, self.data, self.progress = learner, data, progress
-        self.out, self.about = out, about
+        self.out, self.about, self.command = out, about, command
         self.config, self.teacher, self.start = learner.config, learner.teacher, start
         self._sides = {
             "held_out_sha256": ids_sha256(data.validation.ids),
@@ -59,11 +56,11 @@ class Recorder:
         }
         self._began, self._drawing_s = time.monotonic(), 0.0
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> RunFolder:
         with replacing(self.out / CONFIG) as beside:
             settings = self.config.model_dump(mode="json")
             beside.write_text(yaml.safe_dump(settings, sort_keys=False))
-        write_split(self.out / "split.csv", self.data)
+        write_split(self.out / SPLIT, self.data)
         self._rewind()
         self._events = Events(self.out, purge_step=self.learner.steps + 1)
         done = len(self.progress.history) * len(self.data.training)
@@ -81,7 +78,7 @@ class Recorder:
         self._events.__exit__(*stopped)
 
     def _rewind(self) -> None:
-        """Take back what a killed run wrote after its last checkpoint."""
+        """Drop the steps that a killed run recorded after its last checkpoint."""
         path = self.out / history.STEPS
         kept = history.read(path, Step) if path.exists() else []
         self.steps = [step for step in kept if step.number <= self.learner.steps]
@@ -114,20 +111,21 @@ class Recorder:
         self._bar.set_description(self._title(), refresh=False)
 
     def checkpoint(self) -> None:
-        """Everything that a resumed run needs, whole or as it was."""
+        """Save all that a resumed run needs; a full disk leaves the checkpoint before."""
         history.write(self.out / history.STEPS, self.steps, Step)
         checkpoint.save(
             self.out / CHECKPOINT,
             self.learner.tensors() | self.progress.tensors(),
             {
                 "about": self.about,
+                "command": self.command,
                 "learner": self.learner.numbers(),
                 "progress": self.progress.numbers(),
             },
         )
 
     def _draw(self, probabilities: NDArray[np.float32]) -> None:
-        """Keep the pictures current, for at most a tenth of the time, and at the end."""
+        """Draw the pictures, in at most a tenth of the run's time, and after the last epoch."""
         started = time.monotonic()
         last = finished(self.progress.history, self.config.epochs, self.config.patience)
         if not last and self._drawing_s > 0.1 * (started - self._began):
@@ -158,13 +156,12 @@ class Recorder:
             validation=scores,
             teacher=self.teacher.record if self.teacher else None,
             start=self.start.record if self.start else None,
-            reproduce=shlex.join(["slidescan", *sys.argv[1:]])
-            + f" (epoch {epoch.number} of {self.config.epochs})",
+            reproduce=f"{self.command} (epoch {epoch.number} of {self.config.epochs})",
             versions={name: version(name) for name in packages},
         )
 
 
 def show(*args: Any, **kwargs: Any) -> Any:
-    """tqdm on stderr, silent where that is no terminal."""
+    """Show tqdm's bar on stderr; silent where stderr is not a terminal."""
     bar: Any = tqdm
     return bar(*args, disable=None, dynamic_ncols=True, **kwargs)
