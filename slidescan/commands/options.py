@@ -30,37 +30,44 @@ class Real(click.FloatRange):
         return number
 
 
-def engine_options(command: F) -> F:
-    """--engine, --device, --threads, --no-cache."""
-    for option in (
-        click.option(
-            "--no-cache",
-            "cache",
-            is_flag=True,
-            flag_value=False,
-            default=True,
-            help="Do not keep compiled networks in the user's cache folder. Every run then "
-            "compiles them again.",
-        ),
-        click.option(
-            "--threads",
-            type=THREADS,
-            help="Processors to use. [default: all that this process may use]",
-        ),
-        click.option(
-            "--device",
-            help="cpu, cuda (for maps: every GPU), cuda:1, ..., or auto: cuda where there is a "
-            "GPU, else cpu. [default: auto; verify: the map's]",
-        ),
-        click.option(
-            "--engine",
-            type=click.Choice(["openvino", "torch"]),
-            help="Library that runs the network. [default: openvino on the cpu, else torch; "
-            "verify: the map's]",
-        ),
-    ):
-        command = option(command)
-    return command
+def _engine_options(engine: str, device: str) -> Callable[[F], F]:
+    """--engine, --device, --threads, --no-cache, with what help says of their defaults."""
+
+    def decorate(command: F) -> F:
+        for option in (
+            click.option(
+                "--no-cache",
+                "cache",
+                is_flag=True,
+                flag_value=False,
+                default=True,
+                help="Do not keep compiled networks in the user's cache folder. Every run then "
+                "compiles them again.",
+            ),
+            click.option(
+                "--threads",
+                type=THREADS,
+                help="Processors to use. [default: all that this process may use]",
+            ),
+            click.option(
+                "--device",
+                help="cpu, cuda:1, ..., cuda (every GPU in heatmap, elsewhere the first), or auto: "
+                f"cuda where there is a GPU, else cpu. [default: {device}]",
+            ),
+            click.option(
+                "--engine",
+                type=click.Choice(["openvino", "torch"]),
+                help=f"Library that runs the network. [default: {engine}]",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+engine_options = _engine_options("openvino on the cpu, else torch", "auto")
+recorded_engine_options = _engine_options("the map's", "the map's")
 
 
 def data_options(command: F) -> F:
@@ -148,7 +155,7 @@ precision_option = click.option(
     show_default=True,
     help="Arithmetic of the network. Probabilities may differ from those of fp32 by 0.02, in int8 "
     "by 0.05; int8 is the fastest on a CPU. auto takes bf16 where the processor has it, else fp32. "
-    "int8 and auto depend on the machine: another one may not be able to resume the map.",
+    "int8 and auto depend on the machine: another one may not be able to resume the work.",
 )
 
 tumour_class_option = click.option(

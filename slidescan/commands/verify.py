@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from slidescan.commands.checks import check_models, check_slide_and_map
-from slidescan.commands.options import PATH, Real, engine_options, recorded_models_option
+from slidescan.commands.options import PATH, Real, recorded_engine_options, recorded_models_option
 from slidescan.commands.terminal import bar, open_slide_of
 
 
@@ -29,7 +29,7 @@ from slidescan.commands.terminal import bar, open_slide_of
     help="Largest difference allowed. [default: 1e-5 in fp32, 0.05 in int8, else 0.02]",
 )
 @recorded_models_option
-@engine_options
+@recorded_engine_options
 def command(
     slide_path: Path,
     map_path: Path,

@@ -82,6 +82,14 @@ def test_help_ends_in_examples(words: str) -> None:
             assert not given[0].startswith("-"), "what is read comes first"
 
 
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_default_is_shown_once(words: str) -> None:
+    for parameter in COMMANDS[words].params:
+        if isinstance(parameter, click.Option):
+            told = "[default" in (parameter.help or "")
+            assert not (told and parameter.show_default), parameter.name
+
+
 @pytest.mark.parametrize(("words", "line"), lines())
 def test_example(
     words: str,
