@@ -39,9 +39,10 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(board: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> slidescan.Map:
     out = tmp_path_factory.mktemp("made") / "map.zarr"
-    return slidescan.scan(
-        board, out, tiny_model, engine="torch", threads=1, tissue_mask=False, stride=16
-    )
+    with pytest.warns(UserWarning, match="0.45 um/px along y and 0.6 along x"):
+        return slidescan.scan(
+            board, out, tiny_model, engine="torch", threads=1, tissue_mask=False, stride=16
+        )
 
 
 # --- the package

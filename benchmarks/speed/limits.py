@@ -75,7 +75,7 @@ def timed(work: Callable[[], object]) -> Part:
 def tiles(session: Session, plane: Plane) -> list[Box]:
     """The tiles of a scan, as boxes of scan-plane pixels."""
     grid = Grid(plane.shape_px, session.stride_px, session.ensemble.field_px)
-    mask = session.select(plane, grid)
+    mask, _ = session.select(plane, grid)
     work = pipeline.plan_work(grid.cells.split(256), mask, pipeline.TILE_PX // grid.stride)
     return [grid.pixels(tile) for item in work for tile in item.tiles]
 

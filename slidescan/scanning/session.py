@@ -114,7 +114,13 @@ class Session:
                 self.report.warn(f"{slide_path}: {warning}")
             plane = slide.plane(ensemble.mpp)
             grid = Grid(plane.shape_px, self.stride_px, ensemble.field_px)
-            mask = self.select(plane, grid)
+            mask, he_like = self.select(plane, grid)
+            if he_like is not None and he_like < tissue.HE_LIKE:
+                self.report.warn(
+                    f"{slide_path}: unlike a slide stained with H&E on white glass: green is the "
+                    f"lowest channel in {he_like:.0%} of the tissue, where {tissue.HE_LIKE:.0%} or "
+                    "more is expected; the models were trained on H&E alone"
+                )
             if not mask.any():
                 self.report.warn(
                     f"{slide_path}: no tissue found, the map is empty; "
@@ -126,7 +132,7 @@ class Session:
                 mpp=ensemble.mpp,
                 mask=mask,
                 settings=self.settings(slide),
-                provenance=self._provenance(plane),
+                provenance=self._provenance(plane) | {"he_like": he_like},
                 overwrite=options.overwrite,
             ) as heatmap:
                 del mask  # the map holds a copy, and it is large
@@ -160,8 +166,12 @@ class Session:
             **(patch if self._by_patch else {}),
         }
 
-    def select(self, plane: Plane, grid: Grid) -> NDArray[np.bool_]:
-        """Select the cells to scan: inside the slide's bounds, those that see tissue, or all."""
+    def select(self, plane: Plane, grid: Grid) -> tuple[NDArray[np.bool_], float | None]:
+        """Select the cells to scan: inside the slide's bounds, those that see tissue, or all.
+
+        Also returns `tissue.he_like` of the overview; None where tissue was not looked for or
+        there is none.
+        """
         stride, bounds = grid.stride, plane.bounds
         inside = Box(
             bounds.y0 // stride,
@@ -172,14 +182,17 @@ class Session:
         mask = np.zeros(grid.shape, bool)
         if not self.options.tissue_mask:
             mask[inside.slices] = True
-            return mask
+            return mask, None
         # Every cell whose field of view touches tissue.
         reach = -(-(grid.field_px - stride) // (2 * stride))
-        mask[inside.slices] = tissue.grow(self._find_tissue(plane, stride, inside), reach)
-        return mask
+        held, he_like = self._find_tissue(plane, stride, inside)
+        mask[inside.slices] = tissue.grow(held, reach)
+        return mask, he_like
 
-    def _find_tissue(self, plane: Plane, stride: int, cells: Box) -> NDArray[np.bool_]:
-        """Find the `cells` that hold tissue on an overview of the slide.
+    def _find_tissue(
+        self, plane: Plane, stride: int, cells: Box
+    ) -> tuple[NDArray[np.bool_], float | None]:
+        """Find the `cells` that hold tissue on an overview of the slide, and its `he_like`.
 
         A cell is one pixel of the overview, or several if cells are large: the smallest fragment
         that must be found covers at least one whole pixel, wherever it lies. Where pixels of the
@@ -197,12 +210,13 @@ class Session:
         except SlideError as error:
             raise SlideError(f"{error}; --no-tissue-mask scans what can be read") from error
         found = tissue.tissue_mask(rgb, um_per_px=overview.mpp)
+        he_like = tissue.he_like(rgb, found)
         for part, missing in gaps:
             found[part.shift(-box.y0, -box.x0).slices] |= missing
         rows, columns = cells.shape
         pixels = found.reshape(rows, side, columns, side)
         held: NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=(1, 3))
-        return held
+        return held, he_like
 
     def _find_gaps(self, heatmap: Heatmap, slide: Slide) -> dict[str, JSON]:
         """Warn of cells that the slide lacks pixels of; returns what the map records of them."""

@@ -35,6 +35,13 @@ with a standard deviation of 1.5 levels is not selected, with 2 it would be.
 DARKNESS = 40
 """How much darker than the glass (of 255) an unstained pixel must be; a vignette stays below."""
 
+HE_LIKE = 0.25
+"""On slides stained with H&E, green is the lowest channel of at least this share of the tissue.
+
+Measured: 0.90 to 0.99 on four H&E slides of three scanners; 0.03 on DAB with haematoxylin, 0.01 on
+an inverted slide, 0 on a grey one.
+"""
+
 BLACK = 8
 """A pixel whose channels are all at most this was not imaged."""
 
@@ -69,6 +76,20 @@ def tissue_mask(rgb: NDArray[np.uint8], um_per_px: float = 7.776) -> NDArray[np.
         mask[rows] = _stained(rgb[rows], glass)
     across_px = int(FRAGMENT_UM / um_per_px)
     return _close(_without_specks(mask, min(SPECK_PX, across_px**2 // 4)), across_px)
+
+
+def he_like(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float | None:
+    """Return the share of the selected pixels whose lowest channel is green, as in H&E.
+
+    `rgb` is (H, W, 3), `mask` (H, W). None where no pixel is selected.
+
+    >>> pixels = np.array([[[200, 120, 180], [150, 100, 80], [90, 60, 140]]], np.uint8)
+    >>> he_like(pixels, np.array([[True, True, False]]))
+    0.5
+    """
+    selected = int(np.count_nonzero(mask))
+    lowest = rgb[..., 1] < np.minimum(rgb[..., 0], rgb[..., 2])
+    return int(np.count_nonzero(lowest & mask)) / selected if selected else None
 
 
 def grow(mask: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import slides
 import tifffile
-from commands import refused, run
+from commands import ran, refused, run
 
 from slidescan.errors import SlideError
+from slidescan.maps.store import Heatmap
 from slidescan.slides import properties
 from slidescan.slides.properties import check_size, find_levels, find_warnings
 from slidescan.slides.samples import Samples, read_samples
@@ -127,6 +128,30 @@ def test_what_is_no_tiff_has_no_samples(tmp_path: Path) -> None:
     for broken in (b"", b"II*\0", content[:9], b"\xff" * 99, content[:4] + b"\xff" * 99):
         path.write_bytes(broken)
         assert read_samples(path) is None
+
+
+INVERTED, GREY = 255 - TISSUE, np.repeat(TISSUE.mean(2, keepdims=True), 3, 2).astype(np.uint8)
+BROWN = TISSUE[..., [0, 2, 1]]  # blue is the lowest channel, as with DAB
+
+
+@pytest.mark.parametrize("pixels", [INVERTED, GREY, BROWN], ids=["inverted", "grey", "brown"])
+def test_pixels_unlike_h_and_e_are_warned_of(
+    pixels: slides.Pixels, tiny_model: Path, tmp_path: Path
+) -> None:
+    tail = ("--out", tmp_path / "map.zarr", "--model", tiny_model, "--engine", "torch")
+    slides.write_slide(tmp_path / "s.tif", pixels, mpp=0.972)
+    (line,) = ran("heatmap", tmp_path / "s.tif", *tail).stderr.splitlines()
+    assert "unlike a slide stained with H&E" in line
+    he_like = Heatmap.open(tmp_path / "map.zarr").provenance["he_like"]
+    assert f"in {he_like:.0%} of the tissue" in line
+    assert he_like < 0.25
+
+
+def test_h_and_e_is_not_warned_of(tiny_model: Path, tmp_path: Path) -> None:
+    slides.write_slide(tmp_path / "s.tif", TISSUE, mpp=0.972)
+    tail = ("--out", tmp_path / "map.zarr", "--model", tiny_model, "--engine", "torch")
+    assert ran("heatmap", tmp_path / "s.tif", *tail).stderr == ""
+    assert Heatmap.open(tmp_path / "map.zarr").provenance["he_like"] > 0.9
 
 
 @pytest.mark.parametrize("name", ["strips.tif", "webp.tif", "image.png"])
