@@ -43,16 +43,18 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used (PEP 562)."""
-    if name == "__version__":
-        found: object = import_module("importlib.metadata").version("slidescan")
-    elif name in _MODULES:
-        found = getattr(import_module(_MODULES[name]), name)
-    else:
-        raise AttributeError(f"module 'slidescan' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # with it, a type checker would accept every name
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used (PEP 562)."""
+        if name == "__version__":
+            found: object = import_module("importlib.metadata").version("slidescan")
+        elif name in _MODULES:
+            found = getattr(import_module(_MODULES[name]), name)
+        else:
+            raise AttributeError(f"module 'slidescan' has no attribute {name!r}")
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:
