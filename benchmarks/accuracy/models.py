@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from benchmarks.support.reports import about, keep, markdown
 from benchmarks.support.studies import Scores, against, judge
+from slidescan.engines.averaging import Oriented
 from slidescan.engines.backend import Wanted, choose
 from slidescan.engines.build import make_engine
-from slidescan.engines.ensemble import Oriented
 from slidescan.errors import ConfigError
 from slidescan.geometry import Field
 from slidescan.models.card import (

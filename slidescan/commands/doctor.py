@@ -1,4 +1,4 @@
-"""`slidescan doctor`: what there is, what will be used, and does it work."""
+"""`slidescan doctor`: describes the machine, and tests speed and exactness on it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from slidescan.commands.terminal import bar
 @engine_options
 @precision_option
 def command(models: tuple[str, ...], **options: Any) -> None:
-    """Tell what this machine has and what a scan would use, then test both in ten seconds.
+    """Describe the machine and test a scan on it: speed and exactness, in ten seconds.
 
-    The test scores a tile of noise over and over for the speed of the network alone, and some of
-    its cells as patches, by the same engine and by the reference. Exit code 1 where a cell differs
-    by more than the tolerance. The options are those of heatmap.
+    The speed is that of the network alone, on a tile of noise. For exactness, cells of the tile are
+    scored again as patches, by the same engine and by the reference (torch in fp32 on the CPU).
+    Exit code 1 if a cell differs by more than the tolerance. The options are those of heatmap.
+
+    \b
+    Examples:
+      slidescan doctor
+      slidescan doctor --model fast --precision auto
     """
     from slidescan.engines.backend import AUTO, choose
     from slidescan.engines.ensemble import Ensemble
@@ -46,7 +51,7 @@ def command(models: tuple[str, ...], **options: Any) -> None:
         found = selftest.examine(ensemble, backend, progress.update)
     click.echo(f"{'speed':<11}{found.mpx_per_s:.1f} megapixels a second, the network alone")
     line = (
-        f"{selftest.CELLS} cells differ from their patches by {found.from_patches:.2g} at most, "
+        f"{selftest.CELLS} cells differ from their patches by at most {found.from_patches:.2g}, "
         f"from the reference (torch, cpu, fp32) by {found.from_fp32:.2g}; "
         f"tolerance {found.tolerance:g}"
     )

@@ -1,4 +1,4 @@
-"""`slidescan models`: what the shipped models are worth, and what a card says."""
+"""`slidescan models`: scores of the shipped models, and the card of any model."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ HEAD = (
     *("Mpx/s int8", "Mpx/s bf16", "Mpx/s fp32", "for"),
 )
 TEXT = ("", "model", "AUC (95 % interval)", "for")
-"""Columns that begin on the left; numbers end on the right."""
+"""Columns that are aligned on the left; the others hold numbers."""
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List the shipped models; `show` tells all that is known of one.
+    """List the shipped models; `show` prints a model's card.
 
-    Commands take each by its name, as in --model fast. Scores are of the held-out patches.
+    Commands take a model by its name, as in --model fast. The scores are those of held-out patches,
+    the speeds those of the network alone.
+
+    \b
+    Examples:
+      slidescan models
+      slidescan models show fast
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -41,11 +47,18 @@ def command(ctx: click.Context) -> None:
 
 @command.command("show")
 @click.argument("source", metavar="NAME|FILE")
-@click.option("--json", "as_json", is_flag=True, help="The card as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def show(source: str, as_json: bool) -> None:
-    """Print the card of a shipped model, or of FILE.safetensors with FILE.json beside it.
+    """Print a model's card, and check the SHA-256 of its weights.
 
-    The weights are checked against it.
+    NAME is a shipped model's name. FILE is a .safetensors file with its card, the .json, beside it,
+    or the folder of a training run.
+
+    \b
+    Examples:
+      slidescan models show default
+      slidescan models show model.safetensors --json
+      slidescan models show runs/first
     """
     from slidescan.models.card import encoded, locate, read_card, read_weights
 
@@ -90,7 +103,7 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _notes(cards: Sequence[Card]) -> Iterator[str]:
-    yield "* what commands take without --model; `slidescan models show NAME` tells more of each"
+    yield "* the default of --model; `slidescan models show NAME` prints a model's card"
     splits = {f"{card.validation.patches} patches; {card.split}" for card in cards}
     yield from (f"scores: {split}" for split in sorted(splits))
     speeds = {f"{card.speed.machine}, {card.speed.date}" for card in cards if card.speed}
@@ -98,12 +111,12 @@ def _notes(cards: Sequence[Card]) -> Iterator[str]:
 
 
 def _facts(card: Card, size: int) -> Iterator[tuple[str, str]]:
-    """What a card says, for people."""
+    """The lines that `show` prints."""
     yield "name", card.name
     yield "for", card.purpose or UNKNOWN
     count = UNKNOWN if card.parameters is None else f"{card.parameters:,}"
     yield "network", f"{card.plan.arch}, {count} parameters, {size / 1e6:.1f} MB"
-    kind = "" if card.plan.valid else "; zero padded, so patches alone"
+    kind = "" if card.plan.valid else "; with zero padding, so for patches only"
     yield "sees", f"{card.field_px} px at {card.mpp:g} um/px, every {card.stride_px} px{kind}"
     yield "weights", f"SHA-256 {card.weights_sha256}"
     yield from _scores(card)
@@ -112,7 +125,7 @@ def _facts(card: Card, size: int) -> Iterator[tuple[str, str]]:
     yield "held out", _digest(card.held_out_sha256)
     yield "trained on", _digest(card.trained_on_sha256)
     yield "teacher", _lineage(card.teacher, card)
-    # Cards that record no sides are of versions that recorded no start either.
+    # Versions that did not record the held-out patches did not record the start either.
     none = "random weights" if card.held_out_sha256 else "not recorded"
     yield "start", _lineage(card.start, card) if card.start else none
     yield "made by", card.reproduce
@@ -143,7 +156,7 @@ def _digest(sha256: str | None) -> str:
 
 
 def _lineage(source: Ancestor | Published | str | None, of: Card | Ancestor) -> str:
-    """A model and what it was made from, innermost last."""
+    """A model, and the teachers and starts that it was made from."""
     from slidescan.models.card import Published
 
     if source is None or isinstance(source, str):

@@ -58,9 +58,10 @@ def command(
 
     from slidescan.api.maps import open_map
     from slidescan.engines.backend import TOLERANCE, choose
-    from slidescan.engines.ensemble import Ensemble, described, same_models, shipped_models
+    from slidescan.engines.ensemble import Ensemble
     from slidescan.errors import MapError
     from slidescan.maps.finished import EngineSettings, settings_of
+    from slidescan.models.identity import described, same_models, shipped_models
     from slidescan.scanning.verification import compare, draw
     from slidescan.tools.hardware import cores
 

@@ -1,1 +1,1 @@
-"""What runs a network: torch is the reference, OpenVINO the fast engine on a CPU."""
+"""Engines run a network: torch is the reference, OpenVINO is faster on a CPU."""

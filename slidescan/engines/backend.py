@@ -1,4 +1,4 @@
-"""Which engine runs a network, on which device, in which arithmetic."""
+"""Chooses the engine that runs a network, its device and its arithmetic."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from slidescan.tools import hardware
 Name = Literal["openvino", "torch"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Arithmetic = Precision | Literal["int8+bf16", "int8+fp32"]
-"""A network's: all in one precision or, after int8, all but what is in 8 bits (see `quantised`)."""
+"""One precision for all layers, or int8 for the dense stem (see `networks.quantised`) and the
+precision of the other layers."""
 Wanted = Arithmetic | Literal["auto", "int8"]
-"""What `choose` settles."""
+"""What `choose` takes: also auto, and int8 without the precision of the other layers."""
 
 AUTO: Literal["auto"] = "auto"
 INT8: Literal["int8"] = "int8"
@@ -26,33 +27,35 @@ TOLERANCE: dict[str, float] = {
     "int8+bf16": 5e-2,
     "int8+fp32": 5e-2,
 }
-"""How far a map's cell may be from its patch, in probability."""
+"""The largest allowed difference, in probability, of a map's cell from its patch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What runs a network, where, in which arithmetic, and by how many threads."""
+    """An engine, its device, its arithmetic and its number of threads."""
 
     engine: Name
     device: str
-    """cpu, cuda:N or cuda, which for maps is every GPU (see `spread`), otherwise the first."""
+    """cpu, cuda:N or cuda: every GPU for maps (see `engine_pool`), otherwise the first."""
     precision: Arithmetic
     threads: int
 
     def record(self) -> dict[str, str]:
-        """What probabilities depend on; not which GPU, nor how many threads."""
+        """What probabilities depend on. They do not depend on which GPU or how many threads."""
         device = self.device.partition(":")[0]
         return {"engine": self.engine, "device": device, "precision": self.precision}
 
 
 def choose(engine: Name | None, device: str, precision: Wanted, threads: int) -> Backend:
-    """Settle what is left open: an engine that is None, a device or precision that is auto, int8.
+    """Resolve an engine of None, a device of auto, and a precision of auto or int8.
 
-    OpenVINO runs on the CPU, torch on GPUs and for fp16. The device is a GPU where there is one.
-    The precision is bf16 where OpenVINO runs on a processor that has it, which was measured to be
-    twice as fast, and fp32 elsewhere; beside int8 as well, so that a map names what made it. auto
-    never takes int8, which errs at least twice as much as bf16. Raises `ConfigError` for a device
-    that is not there or a combination that does not exist.
+    - engine: OpenVINO on the CPU; torch on a GPU, and for fp16.
+    - device: a GPU where there is one, else the CPU.
+    - auto: bf16 where OpenVINO runs on a processor with bf16 in hardware (twice as fast when
+      measured), else fp32. Never int8, whose errors are at least twice those of bf16.
+    - int8: with bf16 or fp32 for the other layers, by the same rule. A map records both.
+
+    Raises `ConfigError` for a missing device and for combinations that do not exist.
     """
     if device == AUTO:
         device = "cuda" if hardware.cuda_devices() else "cpu"
@@ -89,7 +92,7 @@ def _settled(engine: Name, precision: Wanted) -> Arithmetic:
 
 
 def beside_int8(precision: str) -> str:
-    """The precision of the layers that int8 leaves alone; empty where nothing is in 8 bits.
+    """The precision of the layers that are not in 8 bits; empty where int8 is not used.
 
     >>> beside_int8("int8+bf16"), beside_int8("bf16")
     ('bf16', '')

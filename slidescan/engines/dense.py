@@ -1,4 +1,4 @@
-"""Engines for other strides than a network's own, exact at every one."""
+"""Dense engines at other strides than a network's own, exact at each."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from slidescan.engines.backend import Backend
 from slidescan.engines.graph_cache import GraphCache
 from slidescan.geometry import SMALLEST_STRIDE_PX, Field
 from slidescan.models.model import Model
-from slidescan.protocols import Engine
-
-GLASS = 255
-"""White, as what lies beyond a slide."""
+from slidescan.protocols import WHITE, Engine
 
 
-def dense(native: int, most: int) -> list[int]:
-    """The strides at which a network of stride `native` scans densely, in pixels up to `most`.
+def strides(native: int, most: int) -> list[int]:
+    """The strides, up to `most` px, at which a network of stride `native` scans densely.
 
-    >>> dense(8, 96)
+    >>> strides(8, 96)
     [2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96]
     """
     return [*sorted(_halves(native)), *range(native, most + 1, native)]
@@ -35,7 +32,7 @@ def _halves(native: int) -> Iterator[int]:
 
 
 def make_engine(model: Model, stride_px: int, backend: Backend, graphs: GraphCache) -> Engine:
-    """An engine that gives an output for every `stride_px` pixels, one of `dense`."""
+    """Build an engine that gives an output for every `stride_px` pixels, one of `strides`."""
     native = model.card.stride_px
     engine = build.load_engine(model, min(native, stride_px), backend, graphs)
     if stride_px < native:
@@ -45,10 +42,10 @@ def make_engine(model: Model, stride_px: int, backend: Backend, graphs: GraphCac
 
 @dataclass(frozen=True, slots=True)
 class Thinned:
-    """Every n-th output along both axes. Fulfils scan.Engine.
+    """Every n-th output of an engine along both axes. Fulfils `Engine`.
 
-    All are computed: below a stride of a whole patch neighbouring fields overlap, and all but the
-    branches of the last cell are needed for either. These are 4 to 5 % of the arithmetic of the
+    All outputs are computed. As long as the stride is smaller than a patch, the fields of view
+    overlap, so only the branches of the last cell could be saved: 4 to 5 % of the arithmetic of the
     shipped models.
     """
 
@@ -62,8 +59,11 @@ class Thinned:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """All outputs of an engine that gives a multiple of so many along both axes: images are filled
-    up with glass, and the outputs that see it are cut off. Fulfils scan.Engine."""
+    """All outputs of an engine whose output sizes are multiples of `multiple`. Fulfils `Engine`.
+
+    Images are padded with white at the bottom and on the right, and the outputs that see the
+    padding are cut off.
+    """
 
     engine: Engine
     field: Field
@@ -75,7 +75,7 @@ class Filled:
         rows, columns = (self.field.outputs(n) for n in (height, width))
         h, w = (self.field.extent(-(-n // self.multiple) * self.multiple) for n in (rows, columns))
         if (h, w) != (height, width):
-            filled = np.full((count, h, w, 3), GLASS, np.uint8)
+            filled = np.full((count, h, w, 3), WHITE, np.uint8)
             needed = pixels[:, :h, :w]
             filled[:, : needed.shape[1], : needed.shape[2]] = needed
             pixels = filled

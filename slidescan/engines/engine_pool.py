@@ -1,4 +1,4 @@
-"""Several engines as one: tiles are dealt out to GPUs, or to shares of a CPU's threads."""
+"""Several engines as one: tiles are distributed over GPUs, or over shares of a CPU's threads."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from slidescan.protocols import Engine, Selective
 from slidescan.tools import hardware
 
 LANES = 2
-"""Engines on one GPU: while one computes a tile, the next one's pixels are on their way."""
+"""Engines on one GPU: one computes a tile while the pixels of the next are copied."""
 
 CPU_LANES = 4
-"""Most engines on a CPU, which share its threads. Those of one engine wait for each other at every
-layer, longest where a core is busy reading; those of two do not. Each has the features of a tile,
-170 MB of them in the default model."""
+"""The most engines on a CPU; they share its threads. The threads of one engine wait for each other
+at every layer, longest if a core is busy reading; those of different engines do not. Each engine
+holds the features of a tile: 170 MB in the default model."""
 
 
 class EnginePool:
-    """Gives each call to an engine that is free. Fulfils scan.Parallel and scan.Selective.
+    """Passes each call to a free engine. Fulfils `Parallel` and `Selective`.
 
-    Which engine scores a tile depends on the clock, so all must give the same numbers.
+    Which engine is free depends on timing, so all must give the same numbers.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.at_once = len(engines)
-        """How many at a time; one more waits until an engine is free."""
+        """Calls at a time; a further call waits until an engine is free."""
         self._free: SimpleQueue[Engine] = SimpleQueue()
         for engine in engines:
             self._free.put(engine)
@@ -42,7 +42,7 @@ class EnginePool:
             return engine(pixels)
 
     def select(self, pixels: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """As a call where `wanted` (N, h, w); anything elsewhere."""
+        """The values of a call where `wanted` (N, h, w) is true; elsewhere any values."""
         with self._borrowed() as engine:
             if isinstance(engine, Selective):
                 return engine.select(pixels, wanted)
@@ -60,24 +60,24 @@ class EnginePool:
 def make_engine(
     make: Callable[[Backend], Engine], backend: Backend, cpu_lanes: int = CPU_LANES
 ) -> Engine:
-    """What `make` gives, several times: for OpenVINO, at most `cpu_lanes` that share the threads,
-    and on GPUs `LANES` for each.
+    """Call `make` for each engine of a pool.
 
-    `cuda` is every GPU that torch sees (CUDA_VISIBLE_DEVICES), `cuda:1` that one alone. torch has
-    one number of threads for a whole process, so on a CPU it is one engine.
+    OpenVINO gets up to `cpu_lanes` engines, which share the threads. torch gets one on a CPU, since
+    its number of threads is that of the process, and `LANES` on each GPU. `cuda` is every GPU that
+    torch sees (CUDA_VISIBLE_DEVICES), `cuda:1` only that one.
     """
     if backend.device == "cpu":
         lanes = min(backend.threads, cpu_lanes) if backend.engine == "openvino" else 1
         backends = [replace(backend, threads=n) for n in _shares(backend.threads, lanes)]
     else:
-        # All GPUs before a second engine on any: the first tiles go to different ones.
+        # In this order the first tiles go to different GPUs.
         backends = [replace(backend, device=d) for d in _gpus(backend.device) * LANES]
     engines = [make(each) for each in backends]
     return EnginePool(engines) if len(engines) > 1 else engines[0]
 
 
 def _shares(threads: int, count: int) -> list[int]:
-    """`threads` in `count` parts, as equal as can be.
+    """Divide `threads` into `count` parts that differ by one at most.
 
     >>> _shares(16, 3)
     [6, 5, 5]

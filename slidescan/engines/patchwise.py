@@ -1,4 +1,4 @@
-"""Patch by patch: an engine that gives every cell its own patch, whatever the network."""
+"""Computes each cell from its own patch, for networks of any kind and any stride."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from slidescan.geometry import Field
 from slidescan.protocols import BATCH, Engine
 
 TILE_CELLS = 32
-"""Most cells of a tile, a side. Nothing is shared within a tile, so a small one costs no more than
-the reading of its halo, and progress is seen."""
+"""The most cells along a side of a tile. Tiles are small so that progress is visible; their cells
+share no computation, so this costs only the reading of the halo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patchwise:
-    """Scores each window of `field` alone, and only those that are wanted. Fulfils scan.Selective.
+    """Scores the wanted windows of `field`, each as a patch. Fulfils `Selective`.
 
-    Needs nothing of the network but that it scores patches, so it may pad with zeros and the
-    stride may be any. Beyond the pixels it is given it takes a batch of patches.
+    The network may pad with zeros, and the stride is free. Memory beyond the input is one batch.
     """
 
     engine: Engine
@@ -37,7 +36,7 @@ class Patchwise:
         windows = self._windows(pixels)
         scores = np.full(wanted.shape, np.nan, np.float32)
         places = np.argwhere(wanted)
-        # The last batch stays short: filled up, it would cost more than another shape does.
+        # The last batch is not filled up: that would cost more than a second shape does.
         for first in range(0, len(places), self.batch):
             some = tuple(places[first : first + self.batch].T)
             scores[some] = self.engine(np.ascontiguousarray(windows[some]))[:, 0, 0]

@@ -1,4 +1,4 @@
-"""The two ways to a map: the network over whole tiles, or over one patch after another."""
+"""The two modes of a scan: the network on whole tiles (dense), or on each patch (patch)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from slidescan.geometry import SMALLEST_STRIDE_PX, Field
 from slidescan.protocols import Engine
 
 Mode = Literal["dense", "patch"]
-"""dense: fully convolutional, what neighbouring cells share is computed once. patch: each cell
-from its own patch."""
+"""dense: fully convolutional; what neighbouring cells share is computed once. patch: each cell is
+computed from its own patch."""
 
 
 def choose_stride(ensemble: Ensemble, mode: Mode, wanted: int | None) -> int:
-    """Scan-plane px between a map's cells: those `wanted`, else the models' own stride.
+    """The stride of a map in scan-plane px: `wanted`, or else the models' own.
 
-    Raises `ConfigError` where a padded model is to scan densely, where models differ in stride and
-    none is wanted, or where the mode does not have the one that is.
+    Raises `ConfigError` for a model with zero padding in dense mode, for models of different
+    strides if none is wanted, and for a stride that the mode does not have.
     """
     if mode == "dense":
         _check_valid(ensemble)
@@ -30,14 +30,14 @@ def choose_stride(ensemble: Ensemble, mode: Mode, wanted: int | None) -> int:
         strides = {model.card.name: model.card.stride_px for model in ensemble.models}
         named = " and ".join(f"{name} has stride {px} px" for name, px in strides.items())
         raise ConfigError(
-            f"--model: {named}, and a map has one; name it, e.g. --stride {min(strides.values())}"
+            f"--model: {named}; a map has one stride, so name it, e.g. --stride "
+            f"{min(strides.values())}"
         )
-    # Even, so that a patch is centred on its cell; no wider than a patch, so that every pixel of
-    # the tissue is seen.
+    # An even stride centres patches on cells. A stride of at most a patch leaves no pixel out.
     if stride not in range(2, ensemble.field_px + 1, 2):
         raise ConfigError(
-            f"--stride {stride}: not an even number of pixels from 2 to {ensemble.field_px}; an "
-            "odd one would not centre patches on cells, a larger one leave pixels that none sees"
+            f"--stride {stride}: not an even number of pixels from 2 to {ensemble.field_px}; with "
+            "an odd stride patches are not centred on cells, with a larger one pixels are left out"
         )
     if mode == "dense":
         _check_dense(ensemble, stride)
@@ -45,7 +45,7 @@ def choose_stride(ensemble: Ensemble, mode: Mode, wanted: int | None) -> int:
 
 
 def make(ensemble: Ensemble, mode: Mode, stride_px: int, backend: Backend) -> Engine:
-    """What scans in this mode at this stride, one that `choose_stride` let pass."""
+    """Build the engine of a mode at a stride of `choose_stride`."""
     if mode == "dense":
         return ensemble.engine(backend, stride_px)
     by_patch = ensemble.engine(backend)
@@ -53,16 +53,16 @@ def make(ensemble: Ensemble, mode: Mode, stride_px: int, backend: Backend) -> En
 
 
 def is_finer(ensemble: Ensemble, mode: Mode, stride_px: int) -> bool:
-    """Whether a tile takes several times the memory that it takes at the models' own stride."""
+    """Whether the stride is finer than a model's own, which takes several times the memory."""
     return mode == "dense" and any(stride_px < m.card.stride_px for m in ensemble.models)
 
 
 def _check_dense(ensemble: Ensemble, stride: int) -> None:
     for model in ensemble.models:
         native = model.card.stride_px
-        if stride not in dense.dense(native, ensemble.field_px):
+        if stride not in dense.strides(native, ensemble.field_px):
             raise ConfigError(
-                f"--stride {stride}: dense scanning has {model.card.name}'s own stride, {native} "
+                f"--stride {stride}: a dense scan takes {model.card.name}'s own stride, {native} "
                 f"px, its multiples to {ensemble.field_px} px and its halves to "
                 f"{SMALLEST_STRIDE_PX} px; use --mode patch for any other even number"
             )
@@ -72,7 +72,7 @@ def _check_valid(ensemble: Ensemble) -> None:
     for model in ensemble.models:
         if not model.card.plan.valid:
             raise ConfigError(
-                f"--model {model.card.name}: pads with zeros, so what it says of a patch depends "
-                "on where the patch's border lies, and a fully convolutional scan would not equal "
-                "its patches; use --mode patch"
+                f"--model {model.card.name}: pads with zeros, so a score depends on where the "
+                "image ends, and a dense scan would not equal the scores of patches; use "
+                "--mode patch"
             )

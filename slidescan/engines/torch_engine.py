@@ -1,4 +1,4 @@
-"""The reference engine: the network as it is, on a CPU or a CUDA device."""
+"""The reference engine: the unchanged network in torch, on a CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from slidescan.networks.shift_and_stitch import ShiftAndStitch
 from slidescan.tools.hardware import keep_freed_memory
 
 Strategy = Literal["plain", "tuned", "compiled", "graphs"]
-"""How a network is run. plain: layer by layer. tuned: by the fastest of cuDNN's kernels, tried out
-on the largest image. compiled: by torch.compile. graphs: by CUDA graphs."""
+"""How a network is run. plain: layer by layer. tuned: with the fastest of cuDNN's kernels, tried on
+the largest image. compiled: by torch.compile. graphs: by CUDA graphs."""
 
 COMPILED = 2
-"""Most shapes that are compiled, which takes a minute each. A graph for every size would do, but
-torch 2.13 fails on a valid network of symbolic extents (ValueRangeError)."""
+"""The most shapes that are compiled; each takes a minute. torch 2.13 cannot compile one graph for
+all sizes of a valid network (ValueRangeError)."""
 GRAPHS = 8
-"""Most shapes that have a CUDA graph, each with memory of its own."""
+"""The most shapes that get a CUDA graph; each takes memory."""
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Run = Callable[[Tensor], Tensor]
 """RGB (N, H, W, 3) uint8 to P(tumour) (N, h, w) float32, on one device."""
 
-# torch captures one graph at a time in a process, and its settings are those of a process.
+# torch captures one graph at a time in a process, and its settings hold for the whole process.
 _one = Lock()
 
 
 class TorchEngine:
-    """Channels-last inference, below fp32 with half the weights' bits from the first convolution
-    to the last features.
+    """Channels-last inference. bf16 and fp16 apply to the body; normalisation and head stay fp32.
 
-    On a CUDA device a call has a stream and pinned memory of its engine's own, so two engines in
-    two threads (see `spread`) copy and compute at the same time.
+    On a CUDA device each engine has a stream and pinned memory of its own, so two engines in two
+    threads (see `engine_pool`) copy and compute at the same time.
 
-    For the whole process, which is what torch has, `threads` sets its intra-op threads, and an
-    engine on a CUDA device switches TF32 and kernels that do not repeat their result off.
+    Two settings hold for the whole process, because torch has no others: `threads` sets the
+    intra-op threads, and an engine on a CUDA device switches off TF32 and kernels whose results are
+    not reproducible.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class TorchEngine:
         self.device = torch.device(device)
         self._stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda":
-            # TF32 has 10 bits of mantissa; a map that is gone on with must not differ from one
-            # made at once.
+            # TF32 has 10 bits of mantissa. A resumed map must equal one made in a single run.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.deterministic = True
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
@@ -70,11 +69,11 @@ class TorchEngine:
             keep_freed_memory()
         torch.set_num_threads(threads)
         with self.on_stream():
-            # A copy: moving the caller's network would change it under other engines.
+            # A copy: other engines may use the caller's network.
             scores = Scores(copy.deepcopy(network).eval(), TYPES[precision]).to(self.device)
             scores.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.run: Run = _by(strategy, scores, self.device)
-            """The network alone: of pixels on the device, on this engine's stream."""
+            """The network without copies: takes pixels on the device, within `on_stream`."""
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """P(tumour) of RGB (N, H, W, 3) uint8: (N, h, w) float32.
@@ -89,18 +88,18 @@ class TorchEngine:
                 count, height, width, _ = pixels.shape
                 raise ConfigError(
                     f"--device {self.device}: out of memory on {count} x {height} x {width} px; "
-                    "see by nvidia-smi who else uses it, or use another --device, e.g. cpu"
+                    "nvidia-smi shows what else uses it; or use another --device, e.g. cpu"
                 ) from error
         return scores
 
     def on_stream(self) -> AbstractContextManager[object]:
-        """Within it, what a CUDA device is given to do is in the order of this engine's calls."""
+        """A context in which CUDA work is queued on this engine's stream."""
         return torch.cuda.stream(self._stream) if self._stream else nullcontext()
 
     def _upload(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """The same on the device; on a CUDA device it may still be on its way."""
+        """Copy pixels to the device; to a CUDA device asynchronously."""
         if self._stream is None:
-            # torch warns of arrays it may not write to, as Pillow's are, and refuses mirrored ones.
+            # torch warns of read-only arrays, as Pillow's are, and refuses negative strides.
             return torch.from_numpy(np.require(pixels, requirements=("C", "W")))
         if self._pinned.numel() < pixels.size:
             self._pinned = torch.empty(pixels.size, dtype=torch.uint8, pin_memory=True)
@@ -110,7 +109,7 @@ class TorchEngine:
 
 
 class Scores(nn.Module):
-    """From pixels as they are read to probabilities."""
+    """From pixels (N, H, W, 3) uint8 to P(tumour) (N, h, w)."""
 
     def __init__(self, network: Network | ShiftAndStitch, dtype: torch.dtype) -> None:
         super().__init__()
@@ -120,15 +119,15 @@ class Scores(nn.Module):
             inner.body = _Half(inner.body, dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        # (N, 3, H, W) by strides alone: pixels lie channels-last.
+        # A view: the pixels are channels-last in memory already.
         return probability(self.network(pixels.permute(0, 3, 1, 2).float()))
 
 
 class _Half(Body):
-    """A body with half the bits, between a normalisation and a head that stay fp32.
+    """A body in bf16 or fp16, whose input and output are fp32.
 
-    Autocast would cast every weight anew at every call. BatchNorm's statistics stay fp32 too, whose
-    range fp16 does not have; torch takes them so.
+    Autocast would convert every weight in every call. BatchNorm's statistics stay fp32, because
+    they exceed the range of fp16; torch accepts the mixture.
     """
 
     def __init__(self, body: Body, dtype: torch.dtype) -> None:
@@ -160,11 +159,11 @@ def _by(strategy: Strategy, scores: nn.Module, device: torch.device) -> Run:
 
 
 class Tuned:
-    """Has cuDNN try its kernels on every image larger than those before.
+    """Lets cuDNN try its kernels on each image that is larger than all before.
 
-    Whole tiles come again and again, while most of those that are cut to tissue come once, and
-    trying costs as much as ten images. Kernels are chosen by the clock, so the last bits of a
-    result may differ from run to run.
+    Whole tiles recur; most tiles that are cut to the tissue do not, and a trial costs as much as
+    ten images. Kernels are chosen by their measured time, so the last bits of a result may differ
+    between runs.
     """
 
     def __init__(self, run: Run) -> None:
@@ -184,9 +183,9 @@ class Tuned:
 
 
 class Repeated:
-    """Runs a shape that comes again by what `prepare` makes for it, `most` shapes; others plainly.
+    """Prepares a shape when it recurs, up to `most` shapes; other shapes run unprepared.
 
-    Tiles are cut to tissue, so there are tens of shapes and most images have that of whole tiles.
+    Tiles are cut to the tissue, so there are tens of shapes, but most images are whole tiles.
     """
 
     def __init__(self, run: Run, prepare: Callable[[Tensor], Run], most: int) -> None:
@@ -195,7 +194,7 @@ class Repeated:
         self._prepared: dict[torch.Size, Run] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What is given back may be overwritten by the next call."""
+        """The result may be overwritten by the next call."""
         if x.shape in self._met - self._prepared.keys() and len(self._prepared) < self._most:
             self._prepared[x.shape] = self._prepare(x)
         self._met.add(x.shape)
@@ -203,15 +202,17 @@ class Repeated:
 
 
 def _capturing(run: Run) -> Callable[[Tensor], Run]:
-    """What captures `run` on the stream it is called on; by then the shape's first image has set up
-    what must not be within a capture."""
-    # Shared by all: one graph runs at a time, and its result is taken before the next one runs.
+    """A function that captures `run` as a CUDA graph, on the stream on which it is called.
+
+    A shape is captured when it recurs: its first image has done the set-up that a capture forbids.
+    """
+    # One pool for all graphs: one runs at a time, and its result is read before the next one runs.
     pool = torch.cuda.graph_pool_handle()
 
     def capture(x: Tensor) -> Run:
         given, graph = x.clone(), torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream()
-        # thread_local: other engines go on allocating meanwhile.
+        # thread_local: other engines allocate memory meanwhile.
         with _one, torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
             found = run(given)
 

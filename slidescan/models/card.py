@@ -1,4 +1,4 @@
-"""A model's card: what its weights say of themselves, as JSON beside them."""
+"""A model's card: the facts about its weights, as JSON beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEST = "best.safetensors"
 """The weights of a run's folder that a model named by the folder has."""
 
 DEFAULT = "default"
-"""The shipped model that commands take unless told otherwise."""
+"""The shipped model that commands use by default."""
 
 
 class Validation(Settings):
@@ -28,7 +28,7 @@ class Validation(Settings):
     patches: int
     auc: float
     auc_low: float | None = None
-    """The 95 % bootstrap interval, which takes patches as independent; None where unknown."""
+    """The 95 % bootstrap interval, for independent patches; None where unknown."""
     auc_high: float | None = None
     accuracy: float
     """At 0.5."""
@@ -38,7 +38,7 @@ class Validation(Settings):
 
 
 class Calibration(LogitMap):
-    """What the network's logits go through, and what that was worth where it was fitted."""
+    """A map of the logits, and its effect on the patches that it was fitted on."""
 
     fitted_on: str
     patches: int
@@ -46,13 +46,13 @@ class Calibration(LogitMap):
     nll_after: float
     ece_before: float
     ece_after: float
-    """Of the patches it was fitted on, so optimistic."""
+    """On the patches that it was fitted on, so optimistic."""
     ece_cross_fitted: float | None
-    """Of the same patches, each calibrated by a fit to others; None where they allow none."""
+    """On the same patches by cross-validation; None where there are too few."""
 
 
 class Speed(Settings):
-    """How fast the network alone is, without reading, on one machine."""
+    """The speed of the network alone, without reading, on one machine."""
 
     mpx_per_s: dict[str, Annotated[float, Field(gt=0)]]
     """Megapixels of the scan plane a second, by engine and precision, as "openvino bf16"."""
@@ -62,7 +62,7 @@ class Speed(Settings):
 
 
 class Published(Settings):
-    """Public weights that a training started from: of other pictures, so of none held out."""
+    """Public weights that a training started from. They were trained on other images."""
 
     published: str
     """The package and its version, or the file's name."""
@@ -70,18 +70,18 @@ class Published(Settings):
 
 
 class Ancestor(Settings):
-    """A model that another was made from, and what that one was made from in turn.
+    """A teacher or a start of another model, with its own teacher and start.
 
-    What is not known, of an ONNX file for one, is None.
+    What is unknown is None, as much of an ONNX file is.
     """
 
     name: str
     sha256: str
-    """Of its weights and its calibration; of an ONNX file, of the file."""
+    """`Model.sha256`; of an ONNX file, that of the file."""
     data: str | None = None
     split: str | None = None
     held_out_sha256: str | None = None
-    """Of the ids, see `Card`."""
+    """See `Card`, as the others."""
     trained_on_sha256: str | None = None
     teacher: Ancestor | str | None = None
     start: Ancestor | Published | None = None
@@ -89,14 +89,14 @@ class Ancestor(Settings):
 
 
 class Card(Settings):
-    """What a user has to know of the weights, and what loading them checks.
+    """The facts about a model that its users need, and that loading checks.
 
-    Fields that cards of earlier versions lack are None there.
+    Fields that are missing in cards of earlier versions are None.
     """
 
     name: str
     purpose: str | None = None
-    """One word on what it is for."""
+    """The use of the model, in one word."""
     plan: AnyPlan
     """Architecture and normalisation."""
     field_px: int
@@ -104,21 +104,21 @@ class Card(Settings):
     mpp: Annotated[float, Field(gt=0)]
     """Micrometres per pixel of the patches it was trained on."""
     parameters: int | None = None
-    """How many are learned."""
+    """Number of learned parameters."""
     weights_sha256: str
     data: str
     split: str
     held_out_sha256: str | None = None
-    """Of the ids of the validation patches, `ids_sha256`."""
+    """`ids_sha256` of the validation patches."""
     trained_on_sha256: str | None = None
-    """Of those of the training patches."""
+    """`ids_sha256` of the training patches."""
     validation: Validation
     teacher: Ancestor | str | None = None
-    """The network it was distilled from; of earlier versions, its name and SHA-256 in words."""
+    """The network it was distilled from; earlier versions wrote its name and SHA-256 as text."""
     start: Ancestor | Published | None = None
-    """The weights that its training began with, unless random."""
+    """The weights that training started from; None for random weights."""
     calibration: Calibration | None = None
-    """Part of the network that `load` builds; the weights and `validation` know nothing of it."""
+    """Part of the network that `load` builds. `validation` is without it."""
     speed: Speed | None = None
     reproduce: str
     """The command that made the weights."""
@@ -181,12 +181,14 @@ def _missing(source: str, card: Path) -> str:
 
 
 def read_weights(source: str, card: Card) -> bytes:
-    """The file that `card` vouches for. Raises `ModelError` where it is missing or another."""
+    """Read the weights and check their SHA-256 against `card`. Raises `ModelError`."""
     weights, _ = locate(source)
     try:
         content = weights.read_bytes()
     except FileNotFoundError as error:
-        raise ModelError(f"{weights}: no such file, but its card is there") from error
+        raise ModelError(
+            f"{weights}: no such file, but its card exists; copy the weights beside it"
+        ) from error
     except OSError as error:
         raise ModelError(f"{weights}: cannot be read: {error.strerror}") from error
     sha256 = hashlib.sha256(content).hexdigest()

@@ -33,7 +33,7 @@ __all__ = ["DEFAULT", "Calibration", "Card", "Model", "load", "save", "shipped",
 OF_THE_NETWORK = frozenset(
     ("name", "plan", "calibration", "field_px", "stride_px", "parameters", "weights_sha256")
 )
-"""Fields of the card that `save` fills in."""
+"""Fields of the card that `save` takes from the network."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class Model:
 
     card: Card
     path: Path
-    """Of the weights."""
+    """The file of the weights."""
     content: bytes = field(repr=False)
-    """The file of weights, which has the card's checksum."""
+    """The weights as read; their SHA-256 is the card's."""
 
     @cached_property
     def network(self) -> Network:
-        """In evaluation mode. Raises `ModelError` where weights, plan and card contradict."""
+        """The network in evaluation mode. Raises `ModelError` if weights and plan do not fit."""
         return _network(self.card, self.path, self.content)
 
     @property
     def identity(self) -> dict[str, JSON]:
-        """Its name and what its numbers depend on: the weights and a calibration, if any."""
+        """The name, and what the numbers depend on: the weights and any calibration."""
         found: dict[str, JSON] = {"name": self.card.name, "sha256": self.card.weights_sha256}
         if by := self.card.calibration:
             knots = by.isotonic and hashlib.sha256(json.dumps(by.isotonic).encode()).hexdigest()
@@ -62,7 +62,7 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """Of its weights, and of its calibration where it has one."""
+        """SHA-256 of the weights and any calibration."""
         known = {key: value for key, value in self.identity.items() if key != "name"}
         if known.keys() == {"sha256"}:
             return self.card.weights_sha256
@@ -70,16 +70,16 @@ class Model:
 
     @property
     def ancestor(self) -> Ancestor:
-        """What the card of a model made from this one says of it."""
+        """What the card of a model that was made from this one says about it."""
         told = {key: getattr(self.card, key) for key in Ancestor.model_fields if key != "sha256"}
         return Ancestor(sha256=self.sha256, **told)
 
 
 def load(source: str) -> Model:
-    """Load a shipped model by its name, or `FILE.safetensors` with `FILE.json` beside it.
+    """Load a shipped model by name, `FILE.safetensors` with its card, or a run's folder.
 
-    Raises `ModelError` where either is missing or damaged, or the two do not belong together.
-    Whether the weights fit the plan is checked by `Model.network`.
+    Raises `ModelError` if a file is missing or damaged, or if the SHA-256 of the weights is not the
+    card's. `Model.network` checks that the weights fit the plan.
     """
     card = read_card(source)
     return Model(card, locate(source)[0], read_weights(source, card))
@@ -98,7 +98,7 @@ def _network(card: Card, weights: Path, content: bytes) -> Network:
         raise ModelError(f"{weights}: cannot be loaded: {error}") from error
     except RuntimeError as error:
         raise ModelError(
-            f"{weights}: weights of another architecture than its card's plan: "
+            f"{weights}: the weights do not fit the plan of their card: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
     field = network.field
@@ -118,16 +118,15 @@ def _content(network: Network) -> bytes:
 
 
 def weights_sha256(network: Network) -> str:
-    """Of the file that `save` would write."""
+    """SHA-256 of the file that `save` would write."""
     return hashlib.sha256(_content(network)).hexdigest()
 
 
 def save(path: Path, network: Network, **about: object) -> Card:
-    """Write `path` (.safetensors) and its card; `about` is what a card says beyond the network.
+    """Write `path` (.safetensors) and its card; `about` holds the other fields of the card.
 
-    A calibration is the network's own, a `Calibration`.
-
-    The card goes last: weights without one, or with an older one, do not load.
+    The network's calibration, if it has one, must be a `Calibration`. The card is written last:
+    weights without a card, or with an older one, do not load. Raises `WriteError`.
     """
     content = _content(network)
     card = Card.model_validate(
@@ -142,7 +141,7 @@ def save(path: Path, network: Network, **about: object) -> Card:
             **about,
         }
     )
-    # Left in reverse order, and not before both are written: a full disk replaces neither.
+    # Renamed in reverse order and only after both are written: a full disk replaces neither.
     with (
         replacing(path.with_suffix(".json")) as card_beside,
         replacing(path.with_suffix(".safetensors")) as weights_beside,

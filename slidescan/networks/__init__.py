@@ -1,1 +1,1 @@
-"""Networks that classify patches: valid NASNet-A, a plain valid baseline, and padded ones."""
+"""Networks that classify patches: NASNet-A and a baseline without padding, and padded ones."""

@@ -1,4 +1,4 @@
-"""What every architecture is to the network around it."""
+"""The interface of every architecture: features of an image."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class Body(nn.Module):
 
     channels: int
     field: Field | None
-    """What a feature sees; None where the network pads, so that it depends on the image's size."""
+    """A feature's field of view; None with zero padding, where it depends on the image size."""

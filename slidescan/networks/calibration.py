@@ -1,4 +1,4 @@
-"""Calibration: a monotone map of logits at the end of a network, so all that runs it has it."""
+"""Calibration: a monotone map of the logits, as the last layer of a network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from slidescan.networks.logit_map import LogitMap
 
 
 class Calibrate(nn.Module):
-    """Logits (N, 2, h, w) to calibrated logits, each cell for itself.
+    """Logits (N, 2, h, w) to calibrated logits, each cell by itself.
 
-    It has no tensors: a network's weights are the same with and without.
+    It has no tensors, so it does not change the weights of a network.
     """
 
     def __init__(self, by: LogitMap) -> None:
@@ -26,15 +26,16 @@ class Calibrate(nn.Module):
         if self.by.isotonic is None:
             return logits / self.by.temperature
         half = broken_line(logits[:, 1:] - logits[:, :1], self.by) / 2
-        # Not torch.stack: its export holds the shape of the example, and OpenVINO gave noise.
+        # Not torch.stack: exported, it was limited to the example's shape, and OpenVINO's result
+        # was wrong.
         return torch.cat((-half, half), dim=1)
 
 
 def broken_line(x: Tensor, by: LogitMap) -> Tensor:
-    """Interpolate `by.isotonic` at `x`, of any shape.
+    """Interpolate `by.isotonic` linearly at `x`, of any shape.
 
-    A sum of clamped steps: what torch.export and OpenVINO have operations for, and without the
-    cancellation of a sum of hinges.
+    As a sum of clamped segments, for which torch.export and OpenVINO have operations. A sum of
+    hinge functions would lose digits by cancellation.
     """
     assert by.isotonic is not None
     (first, start), (last, _) = by.isotonic[0], by.isotonic[-1]

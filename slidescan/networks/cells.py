@@ -1,4 +1,4 @@
-"""One interpreter that builds any cell from its genotype; every operation is valid."""
+"""Builds the cells of NASNet from their genotypes; no operation pads."""
 
 from __future__ import annotations
 
@@ -65,23 +65,23 @@ def _branch(branch: Branch, crop: int, stride: int, channels: int, separables: i
 
 
 def _onto(seen: Field, target: Field) -> tuple[nn.Module, Field]:
-    """Bring a state with field `seen` onto the grid of `target`, and say what it then sees.
+    """The layer that brings a state with field `seen` to the grid of `target`, and its field.
 
-    A state of half the stride is averaged 3x3 at stride 2: the published factorised reduction
-    samples positions 2i and 2i + 1, whose centre lies half a cell off the odd kernels beside it.
+    A state of half the stride is averaged 3x3 at stride 2. The published factorised reduction
+    samples positions 2i and 2i + 1; their centre is half a cell off that of the odd kernels.
     """
     if seen.stride == target.stride:
         return nn.Identity(), seen
     field = seen.then(3, 2)
-    # Whichever of two positions is centred like the target's.
+    # The one of two positions that has the target's centre.
     phase = (target.size - field.size) // (2 * seen.stride) % 2
     return nn.Sequential(Crop(phase), nn.AvgPool2d(3, 2)), seen.crop(phase).then(3, 2)
 
 
 class _Adjust(nn.Module):
-    """ReLU, 1x1 convolution and BN: a cell's input brought to the cell's grid and filters.
+    """ReLU, 1x1 convolution and BN: brings a cell's input to the cell's grid and filters.
 
-    Of the input, `trim` cells of the cell's grid on each side are not needed and left out.
+    `trim` cells of that grid on each side are not needed and are cut off.
     """
 
     def __init__(self, channels: int, filters: int, onto: nn.Module, trim: int) -> None:
@@ -124,7 +124,7 @@ class Cell(nn.Module):
         self.channels = filters * len(genotype.output)
         self.stride = genotype.stride
 
-        # The output sees what either input sees in the cells that are read of it.
+        # The output's field covers what is read of both inputs.
         seen, jump = current[1], current[1].stride
         onto, seen_before = _onto(previous[1], seen)
         self.ratio = jump // previous[1].stride

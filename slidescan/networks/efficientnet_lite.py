@@ -11,7 +11,7 @@ from slidescan.tools.extras import install_command
 
 
 class EfficientNetLite(Body):
-    """Up to the last convolution, its BN and ReLU6; zero padded as published."""
+    """EfficientNet-Lite up to the last ReLU6, with zero padding as published."""
 
     field = None
 
@@ -23,7 +23,8 @@ class EfficientNetLite(Body):
             raise ConfigError(
                 f"arch efficientnet-lite needs a package; run: {install_command('teacher')}"
             ) from error
-        # Dropout and dropped blocks are left out: what a step draws depends on its patches alone.
+        # Without dropout and dropped blocks: a training step's random draws depend on its patches
+        # only.
         network = EfficientNet.from_name(f"efficientnet-lite{plan.size}", drop_connect_rate=0.0)
         network._dropout = network._fc = nn.Identity()
         self.network = network

@@ -1,8 +1,8 @@
-"""Exact rewrites for inference: the same sums and maxima in an order that moves fewer bytes.
+"""Exact rewrites of a network for inference: the same arithmetic with less memory traffic.
 
-Much of a cell's time goes where nothing is multiplied: to ReLUs, crops and concatenations, each of
-which reads and writes a whole map of features. What a rewrite brings is measured by
-`benchmarks/speed/rewrites.py`, which has those that brought nothing as well.
+Much of a cell's time is spent on ReLUs, crops and concatenations, each of which reads and writes a
+whole feature map. `benchmarks/speed/rewrites.py` measures the gain of each rewrite, and of others
+that gained nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from slidescan.networks.shift_and_stitch import ShiftAndStitch
 
 
 def activate_before_crop(network: Network) -> None:
-    """Apply a separable branch's ReLU to all of the branch's source, and crop then.
+    """Move the crop of a separable branch behind its ReLU.
 
-    So all branches of a source have the same ReLU, which a compiler computes once.
+    All branches of a source then have the same ReLU, which a compiler computes once.
     """
     for branch in branches(network):
         crop, operation = branch
@@ -32,9 +32,9 @@ def activate_before_crop(network: Network) -> None:
 
 
 def classify_by_parts(network: Network) -> None:
-    """Multiply each state of the last cell by its share of the classifier's weights, and add up.
+    """Apply the classifier to each state of the last cell, with its part of the weights, and add.
 
-    So the states, which are wide, are not concatenated, and each has its ReLU where it is made.
+    The wide states are then not concatenated, and each has its ReLU where it is computed.
     """
     cells = [part for part in network.body.modules() if isinstance(part, Cell)]
     if not cells:
@@ -53,13 +53,13 @@ def classify_by_parts(network: Network) -> None:
 
 
 REWRITES: tuple[Callable[[Network], None], ...] = (activate_before_crop, classify_by_parts)
-"""Those that pay. They change the network that they are given."""
+"""The rewrites that save time. They modify the network in place."""
 
 
 def rewritten(network: Network | ShiftAndStitch) -> Network | ShiftAndStitch:
-    """A copy in evaluation mode that gives the same logits sooner; a padded network stays as it is.
+    """A copy in evaluation mode that gives the same logits faster; padded networks do not change.
 
-    Its modules are others than the network's, so it takes no weights of it.
+    Its modules have other names, so it cannot load the network's weights.
     """
     made = copy.deepcopy(network).requires_grad_(False)
     inner = made.network if isinstance(made, ShiftAndStitch) else made
@@ -69,7 +69,7 @@ def rewritten(network: Network | ShiftAndStitch) -> Network | ShiftAndStitch:
 
 
 def branches(network: nn.Module) -> Iterator[nn.Sequential]:
-    """Those of all cells: a crop and an operation each."""
+    """The branches of all cells, each a crop and an operation."""
     for cell in network.modules():
         if isinstance(cell, Cell):
             for step in cell.steps:

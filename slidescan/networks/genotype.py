@@ -1,7 +1,7 @@
 """NASNet-A as data: Zoph et al. 2018, "Learning Transferable Architectures", figure 4.
 
-A cell has the states CURRENT and PREVIOUS (the outputs of the two cells before it, brought to
-the cell's filters) and appends one state per step: the sum of two branches.
+A cell starts with the states CURRENT and PREVIOUS: the outputs of the two cells before it, brought
+to the cell's number of filters. Each step appends a state, the sum of two branches.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """An operation and its kernel, which is odd."""
+    """An operation and its kernel size, an odd number."""
 
     kind: Kind
     kernel: int = 1
 
     def field(self, stride: int, separables: int) -> Field:
-        """What one output sees of the input; `separables` convolutions where it has any."""
+        """The field of view; a separable operation has `separables` convolutions."""
         field = Field().then(self.kernel, stride)
         for _ in range(separables - 1 if self.kind is Kind.SEPARABLE else 0):
             field = field.then(self.kernel)
         return field
 
     def reach(self, stride: int, separables: int) -> int:
-        """Input cells beyond the centre on each side; kernels are odd, so this is whole."""
+        """Input cells on each side of the centre, an integer since kernels are odd."""
         return (self.field(stride, separables).size - 1) // 2
 
 
@@ -53,7 +53,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Genotype:
-    """Steps of two branches each, and the states whose concatenation leaves the cell."""
+    """Steps of two branches each, and the states that are concatenated to the output."""
 
     stride: int
     steps: tuple[tuple[Branch, Branch], ...]
@@ -109,20 +109,20 @@ def needs(genotype: Genotype, separables: int = 1) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """The cells to cut off each side so that a cell's branches are aligned.
+    """The crops, in cells on each side, that align a cell's branches.
 
-    Every crop happens before its operation: kernels 5 and 7 at stride 2 differ by half an output
-    cell, which no crop behind them could mend, and nothing is computed to be thrown away.
+    Each crop comes before its operation. At stride 2 kernels 5 and 7 differ by half an output cell,
+    which a crop of the outputs cannot correct; and no output is computed that would be cut off.
     """
 
     branches: tuple[tuple[int, int], ...]
-    """For each step, the crop of either branch, in cells of the branch's source."""
+    """For each step, the crops of both branches, in cells of the branch's source."""
     output: tuple[int, ...]
     """For each concatenated state, its crop in cells of that state."""
 
 
 def crops(genotype: Genotype, separables: int = 1) -> Crops:
-    """Align all branches where each input has just the margin that `needs` says."""
+    """The crops that align all branches, for inputs with the margins of `needs`."""
     stride, after = genotype.stride, _after(genotype, separables)
     margins = needs(genotype, separables)
 
@@ -150,9 +150,9 @@ def crops(genotype: Genotype, separables: int = 1) -> Crops:
 
 
 def _after(genotype: Genotype, separables: int) -> list[int]:
-    """Input cells per side that still follow each state before the cell's output.
+    """The margin that each state needs, in input cells on each side.
 
-    Worked out backwards: a state is computed with just the margin that its users still need.
+    Computed backwards from the output: a state's margin is the largest that its users need.
     """
     after = [0] * (FIRST_STEP + len(genotype.steps))
     for state in reversed(range(FIRST_STEP, len(after))):

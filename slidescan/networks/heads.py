@@ -1,4 +1,4 @@
-"""Heads: features to the two logits, pooled over a grid of cells."""
+"""Heads: from features to two logits, pooled over a grid of cells."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from slidescan.networks.plan import HeadPlan
 
 CLASSES = 2
-"""Normal and tumour: the recipe's two-class softmax."""
+"""Normal and tumour, for a softmax."""
 
 
 class Head(nn.Module):
-    """ReLU, a pool of the features, the classifier, a pool of its answers; one pool is none."""
+    """ReLU, a pool of features, the classifier, a pool of its outputs; one pool is the identity."""
 
     def __init__(self, channels: int, features: nn.Module, answers: nn.Module, outputs: int):
         super().__init__()
@@ -30,8 +30,10 @@ class Head(nn.Module):
 
 
 class LogSumExp(nn.Module):
-    """Log of the mean of exp, over a square: between mean and maximum (Pinheiro and Collobert
-    2015)."""
+    """The logarithm of the mean of exponentials over a square (Pinheiro and Collobert 2015).
+
+    It lies between the mean and the maximum.
+    """
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -39,7 +41,7 @@ class LogSumExp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         side = self.side
-        # Shifted copies: the exponentials of a window need the window's own maximum.
+        # Shifted copies: each window subtracts its own maximum before the exponential.
         copies = [
             x[:, :, r : (r - side + 1) or None, c : (c - side + 1) or None]
             for r in range(side)
@@ -55,10 +57,10 @@ class LogSumExp(nn.Module):
 
 
 class Attention(nn.Module):
-    """A mean of each cell's answer, weighed by what the cell itself says it is worth.
+    """The mean of the cells' logits, with weights that the classifier predicts for each cell.
 
-    Attention for multiple instances (Ilse et al. 2018), with a sigmoid in place of the softmax:
-    a window's weights need no maximum of theirs, so every cell is weighed once for all windows.
+    Attention for multiple instances (Ilse et al. 2018) with a sigmoid instead of the softmax: a
+    weight does not depend on the window, so it is computed once for each cell.
     """
 
     def __init__(self, side: int) -> None:
@@ -73,7 +75,7 @@ class Attention(nn.Module):
 
 
 def make_head(plan: HeadPlan, channels: int) -> Head:
-    """The head that a valid network ends with."""
+    """The head of a network without padding."""
     none, side = nn.Identity(), plan.grid
     match plan.pool:
         case "mean":
@@ -87,5 +89,5 @@ def make_head(plan: HeadPlan, channels: int) -> Head:
 
 
 def global_head(channels: int) -> Head:
-    """The head of published classifiers: the mean over whatever there is."""
+    """The head of published classifiers: global average pooling."""
     return Head(channels, nn.AdaptiveAvgPool2d(1), nn.Identity(), CLASSES)

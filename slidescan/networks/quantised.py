@@ -1,11 +1,11 @@
-"""The dense stem in integers of 8 bits, which CPUs multiply faster than bf16.
+"""The dense stem in 8-bit integers, which CPUs multiply faster than bf16.
 
-Only its convolutions after the first: they have three quarters of the arithmetic, and the shipped
-models stay within 0.04 in probability. With the cells in 8 bits as well, and ranges from real
-patches, they came out off by 0.25 and 0.46.
+Only the convolutions after the first are quantised: they have three quarters of the arithmetic, and
+the probabilities of the shipped models change by at most 0.04. With the cells in 8 bits as well,
+and ranges from real patches, they changed by up to 0.25 and 0.46.
 
-Ranges need no data: behind a BatchNorm a channel has the mean and the deviation that its parameters
-say (Nagel et al. 2019, https://arxiv.org/abs/1906.04721).
+The ranges need no data: after a BatchNorm, a channel's mean and deviation are its parameters (Nagel
+et al. 2019, https://arxiv.org/abs/1906.04721).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from slidescan.networks.plan import NasnetPlan, PlainPlan
 from slidescan.networks.shift_and_stitch import ShiftAndStitch
 
 SIGMAS = 8.0
-"""How many deviations above a channel's mean are told apart. Below 6 clipping errs most, above 12
-coarse steps do: `default` was off by 0.16 at 4, 0.026 at 8 and 0.046 at 16, by noise, which is no
-tissue, 0.41, 0.08 and 0.08."""
+"""The range ends this many deviations above a channel's mean. Below 6 clipping dominates the error,
+above 12 the coarse steps do: probabilities of `default` changed by 0.16 at 4, 0.026 at 8 and 0.046
+at 16; on noise instead of tissue by 0.41, 0.08 and 0.08."""
 STEPS = 255
-"""From 0 to the largest activation, for which there is no sign to store."""
+"""Steps from 0 to the largest activation; activations are not negative."""
 HALF_STEPS = 127
-"""From 0 to the largest weight, and as many below it."""
+"""Steps from 0 to the largest weight, and as many for negative weights."""
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network | ShiftAndStitch)
 
@@ -39,10 +39,9 @@ AnyNetwork = TypeVar("AnyNetwork", bound=Network | ShiftAndStitch)
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, ...], top: float
 ) -> Tensor:
-    """A valid convolution of `x`, rounded to `STEPS` from 0 to `top`, with rounded weights.
+    """Convolve `x`, rounded to `STEPS` from 0 to `top`, with rounded weights, without padding.
 
-    In floating point, for reference; an engine answers with its integers, see
-    `engines.openvino.graph`.
+    This is the reference in floating point. OpenVINO uses integers, see `engines.openvino.graph`.
     """
     zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
     scales = reach(weight).float() / HALF_STEPS
@@ -55,12 +54,12 @@ def convolve(
 
 
 def reach(weight: Tensor) -> Tensor:
-    """The largest of each output's weights, (outputs)."""
+    """The largest absolute weight of each output channel, (outputs)."""
     return weight.abs().amax((1, 2, 3))
 
 
 class Quantised(nn.Conv2d):
-    """A valid convolution and its BatchNorm, of activations from 0 to `top`."""
+    """A convolution without padding and its BatchNorm, for activations from 0 to `top`."""
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, top: float) -> None:
         sizes = convolution.kernel_size, convolution.stride
@@ -76,9 +75,9 @@ class Quantised(nn.Conv2d):
 
 
 def quantised(network: AnyNetwork) -> AnyNetwork:
-    """A copy for inference, its stem's convolutions after the first in 8 bits.
+    """A copy for inference with the stem's convolutions, except the first, in 8 bits.
 
-    Raises `ConfigError` where there are none.
+    Raises `ConfigError` if the stem has no second convolution.
     """
     made = copy.deepcopy(network)
     made.requires_grad_(False)
@@ -87,8 +86,8 @@ def quantised(network: AnyNetwork) -> AnyNetwork:
     norms = [(n, part) for n, part in dense.named_modules() if isinstance(part, nn.BatchNorm2d)]
     if len(convolutions) < 2:
         raise ConfigError(
-            f"--precision int8: this {network.plan.arch} network has no dense stem beyond its "
-            "first convolution, which is all that INT8 speeds up; use bf16 or fp32"
+            f"--precision int8: this {network.plan.arch} network has no second convolution in a "
+            "dense stem, and int8 speeds up no other layers; use bf16 or fp32"
         )
     pairs = zip(convolutions[1:], norms[1:], norms, strict=False)
     for (name, convolution), (after, norm), (_, before) in pairs:
@@ -99,7 +98,7 @@ def quantised(network: AnyNetwork) -> AnyNetwork:
 
 
 def _dense(network: Network) -> nn.Module:
-    """The layers of which each convolution but the first reads a ReLU of a BatchNorm."""
+    """The dense layers: each convolution except the first has a BatchNorm and a ReLU before it."""
     match network.plan:
         case NasnetPlan():
             return cast("nn.Module", network.body.stem)
@@ -109,5 +108,5 @@ def _dense(network: Network) -> nn.Module:
 
 
 def _top(norm: nn.BatchNorm2d) -> float:
-    """The largest activation that is expected, over all channels."""
+    """The largest expected activation of all channels."""
     return float((norm.bias + SIGMAS * norm.weight.abs()).max())

@@ -1,9 +1,9 @@
-"""A valid network at a finer stride than its own: what precedes its last strides is shared.
+"""A valid network at a finer stride than its own, by shift and stitch (Long et al. 2015, 3.2).
 
-Behind a stride of 2 lies every other cell; the cells between are what the same layers give for an
-input shifted by one. So a strided layer is given all four shifts at once, as images of a batch,
-and their outputs are interleaved at the end ("shift and stitch", Long et al. 2015, section 3.2,
-begun as late as it can be). All is exact, and the early layers, which cost most, run once.
+A layer of stride 2 keeps every other output. The outputs between are those of the same layer for
+an input that is shifted by one. So a strided layer gets all four shifts of its input as a batch,
+and the results are interleaved at the end. Only the last strided layers are treated so: the early
+layers, which cost most, run once. The result is exact.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Fan(nn.Module):
 
 
 class ShiftAndStitch(nn.Module):
-    """The network at `stride` pixels, which divides its own by 2, 4, ...
+    """A network at `stride` px, a half, quarter, ... of its own.
 
-    `forward` takes what the network takes and gives its logits (N, 2, h, w) at every stride, h
-    rounded down to a multiple of `multiple`. Raises `ConfigError` for a stride that it cannot have.
+    `forward` takes the network's input and gives logits (N, 2, h, w), one per `stride` pixels; h
+    and w are rounded down to multiples of `multiple`. Raises `ConfigError` for other strides.
     """
 
     def __init__(self, network: Network, stride: int) -> None:
@@ -52,7 +52,7 @@ class ShiftAndStitch(nn.Module):
         self.fans = self.multiple.bit_length() - 1
         if rest or stride < SMALLEST_STRIDE_PX or self.multiple != 1 << self.fans:
             raise ConfigError(
-                f"stride {stride}: dense scanning has the network's own, {native} px, and its "
+                f"stride {stride}: a dense scan takes the network's own, {native} px, and its "
                 f"halves down to {SMALLEST_STRIDE_PX} px"
             )
         self.field = Field(0, network.field.size, stride)
@@ -68,9 +68,9 @@ class ShiftAndStitch(nn.Module):
 
 
 def _interleave(x: Tensor) -> Tensor:
-    """Undo the last fan: (4 N, C, h, w) to (N, C, 2 h, 2 w)."""
+    """Join the four shifts of the last `Fan`: (4 N, C, h, w) to (N, C, 2 h, 2 w)."""
     shifts = x.chunk(4)
-    # Not a reshape, which an export would hold to the sizes of its example.
+    # Not a reshape: an exported one would be limited to the example's sizes.
     channels = [shift[:, c : c + 1] for c in range(CLASSES) for shift in shifts]
     return nn.functional.pixel_shuffle(torch.cat(channels, dim=1), 2)
 
@@ -90,7 +90,7 @@ def _strided(layer: nn.Module) -> bool:
 
 
 def _fanned(layers: nn.Sequential, fans: int) -> nn.Sequential:
-    """`layers` with a fan before each of the last `fans` that have a stride."""
+    """`layers` with a `Fan` before each of the last `fans` strided layers."""
     places = [i for i, layer in enumerate(layers) if _strided(layer)]
     chosen = places[len(places) - fans :]
     made = (nn.Sequential(Fan(), part) if i in chosen else part for i, part in enumerate(layers))
@@ -98,20 +98,20 @@ def _fanned(layers: nn.Sequential, fans: int) -> nn.Sequential:
 
 
 class _FannedCell(nn.Module):
-    """A cell with a stride, given all shifts of its inputs."""
+    """A strided cell that gets all shifts of its inputs."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
         self.current, self.previous, self.cell = Fan(), Fan(cell.ratio), cell
 
     def forward(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs, and the shifts of CURRENT, which the next cell reads as its PREVIOUS."""
+        """The outputs, and the shifts of CURRENT: the next cell's PREVIOUS."""
         current = self.current(current)
         return self.cell(current, self.previous(previous)), current
 
 
 class _Fanned(Body):
-    """NASNet's body with fans before its last reductions, and in the stem where more are wanted."""
+    """NASNet's body with fans before its last reductions, and in the stem if that is not enough."""
 
     def __init__(self, body: Nasnet, fans: int) -> None:
         super().__init__()

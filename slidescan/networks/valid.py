@@ -1,4 +1,4 @@
-"""Bodies without zero padding: NASNet-A, and dense layers alone."""
+"""Bodies without zero padding: NASNet-A, and dense layers only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _GENOTYPES = {"normal": NORMAL, "reduction": REDUCTION}
 
 
 def _dense(plans: Sequence[LayerPlan]) -> tuple[nn.Sequential, int, Field]:
-    """Convolutions with BN and pools, a ReLU between any two convolutions; what follows brings
-    its own."""
+    """Convolutions with BN and pools, with a ReLU between two convolutions and none at the end.
+
+    Returns the layers, their number of channels and their field.
+    """
     layers: list[nn.Module] = []
     channels, field, active = 3, Field(), True
     for plan in plans:
@@ -34,7 +36,7 @@ def _dense(plans: Sequence[LayerPlan]) -> tuple[nn.Sequential, int, Field]:
 
 
 class Plain(Body):
-    """Dense layers alone."""
+    """Dense layers only."""
 
     def __init__(self, plan: PlainPlan) -> None:
         super().__init__()
@@ -46,7 +48,7 @@ class Plain(Body):
 
 
 class Nasnet(Body):
-    """Valid NASNet-A: a dense stem, then cells."""
+    """NASNet-A without padding: a dense stem, then cells."""
 
     def __init__(self, plan: NasnetPlan) -> None:
         super().__init__()

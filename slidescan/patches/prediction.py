@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.engines import backend, ensemble
+from slidescan.engines.averaging import Tta
 from slidescan.errors import DataError
 from slidescan.models import model
 from slidescan.patches.decoding import Bad
@@ -33,7 +34,7 @@ class Options:
 
     models: tuple[str, ...] = (model.DEFAULT,)
     """several are averaged"""
-    tta: ensemble.Tta | None = None
+    tta: Tta | None = None
     engine: backend.Name | None = None
     device: str = backend.AUTO
     precision: backend.Wanted = "fp32"

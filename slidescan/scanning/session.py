@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.engines import backend, engine_pool, ensemble, patchwise, scan_modes
+from slidescan.engines.averaging import Tta
 from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
 from slidescan.maps.creation import check_target
@@ -41,7 +42,7 @@ class Options:
 
     models: tuple[str, ...] = (model.DEFAULT,)
     """several are averaged"""
-    tta: ensemble.Tta | None = None
+    tta: Tta | None = None
     mode: scan_modes.Mode = "dense"
     stride: int | None = None
     """scan-plane px between cells; the models' own where None"""

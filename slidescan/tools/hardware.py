@@ -1,4 +1,4 @@
-"""What this process may use of the machine, and how it keeps it."""
+"""The processors, devices and memory that this process may use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
-    """Processors this process may use: fewer than the machine's under taskset, SLURM or Docker."""
+    """Processors that this process may use; taskset, SLURM and Docker can restrict them."""
     allowed = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
@@ -30,15 +30,15 @@ def cores() -> int:
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices torch sees; torch is imported only where there may be one.
+    """The number of CUDA devices that torch sees; torch is imported only if there may be one.
 
-    A build of torch for the CPU, and one for NVIDIA's cards without NVIDIA's driver, sees none.
+    There is none for a CPU build of torch, or for a CUDA build without NVIDIA's driver.
     """
     try:
         build = version("torch").partition("+")[2]
     except PackageNotFoundError:
         return 0
-    # ROCm's build calls AMD's cards CUDA devices as well, and has a driver of its own.
+    # A ROCm build calls AMD's GPUs CUDA devices too, and uses another driver.
     if build == "cpu" or (not build.startswith("rocm") and not _has_nvidia_driver()):
         return 0
     from torch import cuda
@@ -55,8 +55,8 @@ def _has_nvidia_driver() -> bool:
 
 
 def instruction_sets() -> str:
-    """What tells this processor's instruction sets from another's, as one line."""
-    # Line by line: the kernel takes its time over the file of a hundred cores.
+    """The instruction sets of this processor as one line, to tell processors apart."""
+    # Line by line: with a hundred cores the kernel needs long for the whole file.
     with suppress(OSError), CPU_INFO.open() as file:
         for line in file:
             if line.startswith(("flags", "Features")):  # x86, ARM
@@ -65,26 +65,26 @@ def instruction_sets() -> str:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc, for the whole process, to reuse freed buffers, not return them to the system.
+    """Make glibc keep freed memory for reuse, for the whole process.
 
-    torch allocates the same large activations for every batch; fetched afresh from the system
-    they cost a page fault per 4 KiB: on two cores a scan took 2.1 times as long and training up to
-    1.4 times. Elsewhere than on glibc this does nothing.
+    torch allocates the same large activations for every batch. If glibc returns them to the system
+    each time, they cost a page fault per 4 KiB: on two cores a scan took 2.1 times as long and
+    training up to 1.4 times. Without glibc this does nothing.
     """
     _glibc(-4, 0)  # M_MMAP_MAX, of malloc.h
     _glibc(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def share_freed_memory() -> None:
-    """Tell glibc, for the whole process, to keep what is freed in two pools, not in one a thread.
+    """Make glibc use two pools of memory for all threads, instead of one per thread.
 
-    A thread reuses what another freed: the peak of a scan, whose threads each read large overviews
-    and tiles, was 50 MB lower on a large slide, in the same time. Elsewhere this does nothing.
+    A thread can then reuse what another freed. The peak memory of a scan of a large slide was 50 MB
+    lower, in the same time. Without glibc this does nothing.
     """
     _glibc(-8, 2)  # M_ARENA_MAX
 
 
 def _glibc(parameter: int, value: int) -> None:
-    """Set a parameter of glibc's malloc, where there is one."""
+    """Set a parameter of malloc if it is glibc's."""
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(parameter, value)

@@ -257,7 +257,7 @@ def test_the_table_has_a_row_a_model_and_marks_the_default() -> None:
         *("0.0", "8 px", "9.5", "8.0", "4.3", "speed"),
     ]
     assert head.index("for") == quick.index("speed")
-    assert notes[0].startswith("* what commands take without --model")
+    assert notes[0].startswith("* the default of --model;")
     assert "scores: 1000 patches; none" in notes
     assert "Mpx/s: the network alone on a machine, 2026-11-23" in notes
 
@@ -313,4 +313,4 @@ def test_a_missing_or_damaged_model_is_one_line(two: Path) -> None:
     failed(models(), "quick.json: not a valid model card")
     weights.unlink()
     shutil.copy(two / "default.json", two / "quick.json")
-    failed(models(), f"{weights}: no such file, but its card is there")
+    failed(models(), f"{weights}: no such file, but its card exists")

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from slidescan.engines.averaging import Averaged, Oriented, mean
 from slidescan.engines.backend import Backend
 from slidescan.engines.build import make_engine
-from slidescan.engines.ensemble import Averaged, Ensemble, Oriented, mean, same_models
+from slidescan.engines.ensemble import Ensemble
 from slidescan.errors import ModelError
 from slidescan.maps.store import Heatmap
 from slidescan.models import model
+from slidescan.models.identity import same_models
 from slidescan.networks.network import Network, probability
 from slidescan.protocols import Engine
 from slidescan.scanning import pipeline

@@ -28,8 +28,9 @@ from PIL import Image
 from processes import Strike
 from settled import settled
 
+from slidescan.engines.averaging import Oriented
 from slidescan.engines.backend import Backend
-from slidescan.engines.ensemble import Ensemble, Oriented
+from slidescan.engines.ensemble import Ensemble
 from slidescan.engines.patchwise import TILE_CELLS, Patchwise
 from slidescan.engines.scan_modes import choose_stride
 from slidescan.errors import ConfigError
@@ -207,17 +208,22 @@ def test_strides(tiny_model: Path, padded_model: Path) -> None:
     ):
         assert choose_stride(ensemble, mode, wanted) == stride  # type: ignore[arg-type]
     for ensemble, mode, wanted, words in (
-        (padded, "dense", None, ["padded: pads with zeros", "border", "use --mode patch"]),
+        (
+            padded,
+            "dense",
+            None,
+            ["padded: pads with zeros", "image ends", "--mode patch"],
+        ),
         (padded, "dense", 32, ["pads with zeros"]),
         (both, "dense", 8, ["padded: pads with zeros"]),
         (both, "patch", None, ["tiny has stride 8", "padded has stride 32", "--stride 8"]),
         (tiny, "dense", 6, ["--stride 6", "tiny's own stride, 8 px", "use --mode patch"]),
         (tiny, "dense", 7, ["--stride 7", "even", "2 to 96", "odd"]),
-        (tiny, "dense", 104, ["--stride 104", "none sees"]),
+        (tiny, "dense", 104, ["--stride 104", "left out"]),
         (tiny, "patch", 7, ["--stride 7", "even", "2 to 96", "odd"]),
         (tiny, "patch", 0, ["--stride 0"]),
         (tiny, "patch", -8, ["--stride -8"]),
-        (tiny, "patch", 98, ["--stride 98", "2 to 96", "none sees"]),
+        (tiny, "patch", 98, ["--stride 98", "2 to 96", "left out"]),
     ):
         with pytest.raises(ConfigError) as error:
             choose_stride(ensemble, mode, wanted)  # type: ignore[arg-type]

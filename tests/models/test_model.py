@@ -177,7 +177,7 @@ def test_a_misspelt_model_gets_a_suggestion() -> None:
 
 def test_missing_weights(saved: Path) -> None:
     saved.unlink()
-    refused(saved, f"{saved}: no such file, but its card is there")
+    refused(saved, f"{saved}: no such file, but its card exists")
 
 
 def test_folders_in_place_of_files(saved: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_pickle_is_never_loaded(saved: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_weights_of_another_architecture(saved: Path, other: Plan) -> None:
     state = network(other).state_dict()
     replace_weights(saved, safetensors.torch.save(state))
-    refused(saved, f"{saved}: weights of another architecture than its card's plan")
+    refused(saved, f"{saved}: the weights do not fit the plan of their card")
 
 
 def test_a_plan_that_does_not_fit_a_patch(saved: Path) -> None:

@@ -1,9 +1,9 @@
-"""A network as an OpenVINO graph, built by running the network on symbols in place of tensors.
+"""Converts a network to an OpenVINO graph, by running it on symbols instead of tensors.
 
-torch hands a call with a foreign object to that object's `__torch_function__`
-(https://docs.pytorch.org/docs/stable/notes/extending.html); a `Symbol` answers with the node that
-computes the same. So a network's own `forward` is all that is needed, for a padded network and for
-a finer stride as well, and the graph is there in a tenth of a second: torch.export took two.
+When a torch function gets a foreign object, torch calls the object's `__torch_function__`
+(https://docs.pytorch.org/docs/stable/notes/extending.html). A `Symbol` returns the OpenVINO node
+that computes the same. So a network's `forward` suffices, also with zero padding and at a finer
+stride. It takes a tenth of a second; torch.export took two seconds.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from slidescan.networks import quantised
 Pair = int | Sequence[int]
 
 ANSWERS: dict[Callable[..., Any], Callable[..., Symbol]] = {}
-"""What becomes of a function of torch; its arguments as torch's own modules pass them."""
+"""The conversion of each torch function, with the arguments that torch's modules pass."""
 
 _PLANE = (2, 3)
 _END = np.iinfo(np.int64).max
 
 
 class Symbol:
-    """Stands for a tensor of float32: what a node of the graph gives."""
+    """Stands for a float32 tensor: the output of a node of the graph."""
 
     dtype = torch.float32
 
@@ -39,7 +39,7 @@ class Symbol:
 
     @classmethod
     def of(cls, node: Any) -> Symbol:
-        """The first of what a node gives."""
+        """The first output of a node."""
         return cls(node.output(0))
 
     @classmethod
@@ -56,7 +56,7 @@ class Symbol:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its sizes; -1 is any."""
+        """The sizes; -1 stands for any size."""
         sizes = self.output.get_partial_shape()
         return tuple(size.get_length() if size.is_static else -1 for size in sizes)
 
@@ -64,12 +64,12 @@ class Symbol:
         return len(self.shape)
 
     def to(self, dtype: torch.dtype) -> Symbol:
-        """Itself: what a graph computes in is settled when it is compiled."""
+        """Return itself: the precision of a graph is chosen when it is compiled."""
         assert dtype is self.dtype
         return self
 
     def chunk(self, count: int) -> list[Symbol]:
-        """Parts along the first axis."""
+        """Split along the first axis."""
         return [Symbol(part) for part in ops.split(self.output, _whole(0), count).outputs()]
 
     def __add__(self, other: Operand) -> Symbol:
@@ -91,7 +91,7 @@ class Symbol:
         return Symbol.of(ops.negative(self.output))
 
     def __getitem__(self, key: tuple[slice | int, ...]) -> Symbol:
-        """Slices, and numbers, which drop their axis."""
+        """Take slices; an integer removes its axis."""
         cut = [(axis, part) for axis, part in enumerate(key) if part != slice(None)]
         if not cut:
             return self
@@ -111,9 +111,10 @@ Operand = Symbol | Tensor | float
 
 
 def convert(network: nn.Module, shape: Sequence[int]) -> Any:
-    """An OpenVINO model of what `network` computes in evaluation mode, of one float32 input.
+    """Convert a network in evaluation mode, of one float32 input, to an OpenVINO model.
 
-    -1 in `shape` is any size. Raises `NotImplementedError` for a function that it does not know.
+    -1 in `shape` stands for any size. Raises `NotImplementedError` for a torch function that has no
+    conversion.
     """
     pixels = ops.parameter(list(shape), np.float32)
     return ov.Model([network(Symbol.of(pixels)).output], [pixels])
@@ -165,7 +166,7 @@ def _convolution(
 def _quantised(
     x: Symbol, weight: Tensor, bias: Tensor, stride: tuple[int, ...], top: float
 ) -> Symbol:
-    # Weights are rounded in the graph: so OpenVINO knows their steps, and takes whole numbers.
+    # Weights are rounded by nodes of the graph: OpenVINO then knows the steps and uses integers.
     reach = quantised.reach(weight).view(-1, 1, 1, 1)
     rounded = _rounded(_operand(weight), -reach, reach, 2 * quantised.HALF_STEPS)
     pixels = _rounded(x.output, 0.0, top, quantised.STEPS)
@@ -238,7 +239,7 @@ def _avg_pool(
     divisor: None,
 ) -> Symbol:
     if _pair(kernel) == [1, 1] and _pair(stride) == [1, 1]:
-        return x  # a head's pool of one cell: OpenVINO would copy it all
+        return x  # a head's pool of one cell, which OpenVINO would copy
     pads, exclude = _pair(padding), not count_include_pad
     return Symbol.of(
         ops.avg_pool(
