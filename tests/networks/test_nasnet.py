@@ -406,7 +406,7 @@ def test_an_odd_field_is_refused(stem: str, cells: str, sees: int) -> None:
 
 
 def test_a_plan_without_a_stride_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"no stride.* cannot be centred on a cell"):
+    with pytest.raises(ConfigError, match=r"stride is 1 px.* cannot be centred on a cell"):
         Network(plan("4/1", "N"))
 
 

@@ -167,7 +167,7 @@ def test_published_weights_need_no_classifier_and_no_counts() -> None:
     [
         ("conv0.bn.running_var", None, "no tensor conv0.bn.running_var; "),
         ("cell_6.path_2.conv.weight", None, "no tensor cell_6.path_2.conv.weight; "),
-        ("cell_16.conv_1x1.bn.bias", torch.ones(1), "cell_16.conv_1x1.bn.bias is no tensor of "),
+        ("cell_16.conv_1x1.bn.bias", torch.ones(1), "unknown tensor cell_16.conv_1x1.bn.bias;"),
         (
             "cell_stem_0.comb_iter_1_right.separable_1.pointwise_conv2d.weight",
             torch.ones(10, 32, 1, 1),
