@@ -1,4 +1,5 @@
-# make demo: set up and scan a real slide. make test: set up and run the tests.
+# make demo: set up and scan a real slide. make test: set up and run the tests but the slow ones.
+# make slow: the slow tests. make check: lint, formatting, types, import contracts.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,9 +13,10 @@ demo: $(VENV)/.demo $(SLIDE)
 	$(BIN)/slidescan export png demo/map.zarr --slide $(SLIDE) --out demo/map.png
 	@echo "The map is $(CURDIR)/demo/map.zarr, the picture $(CURDIR)/demo/map.png"
 
-# One thread each: several tests run at once.
+# A worker process for each core, one thread for each worker. Neighbouring tests stay in one worker
+# (worksteal), so that most fixtures are built once.
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
@@ -38,8 +40,8 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-# pretrainedmodels, an independent NASNet to compare with, asks for torchvision, which the
-# comparison does without.
+# pretrainedmodels has an independent NASNet to compare with. It depends on torchvision, which the
+# comparison does not use.
 $(VENV)/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"

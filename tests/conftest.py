@@ -10,17 +10,37 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
+import models
 import networks
 import pytest
 import slides
 import torch
 
 from slidescan.maps import layout
-from slidescan.models.model import save
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what runs in its background so, and so would be the commands under test.
+    # A shell ignores SIGINT in what it starts in the background, and the commands would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Time limits for one example fail on a machine that is busy.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """torch computes in one thread.
+
+    More gain nothing on networks this small. On a busy machine they wait for each other a hundred
+    times longer than they compute.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,12 +53,12 @@ def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def slide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Synthetic slides, read-only by agreement: copy one to damage it.
+    """Synthetic slides. Tests leave them as they are and damage copies.
 
-    checkerboard.tif: 0.25 um/px, levels 4 and 16 whose dimensions are rounded down.
-    even.tif: noise, every reported downsample an integer. odd.tif: the same, none is.
-    waves.tif: smooth, level 2 rounded down. no-mpp.tif, tiny.tif (50 x 70), and
-    strips.tif, which has no tiles, so OpenSlide refuses it.
+    checkerboard.tif: 0.25 um/px, levels 4 and 16, whose dimensions are rounded down.
+    even.tif: noise, every reported downsample is an integer. odd.tif: noise, none is an integer.
+    waves.tif: smooth, level 2 is rounded down. no-mpp.tif: records no resolution.
+    tiny.tif: 50 x 70 px. strips.tif: has no tiles, so OpenSlide refuses it.
     """
     folder = tmp_path_factory.mktemp("slides")
     slides.write_slide(folder / "checkerboard.tif", slides.checkerboard(1027, 1301), levels=(4, 16))
@@ -53,7 +73,7 @@ def slide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def section(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A section on glass, 0.972 um/px and a level of 4; read-only by agreement."""
+    """A section on glass, 0.972 um/px, with a level of 4. Tests leave it as it is."""
     path = tmp_path_factory.mktemp("section") / "section.tif"
     slides.write_slide(path, slides.section(700, 900), mpp=0.972, levels=(4,))
     return path
@@ -61,24 +81,13 @@ def section(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights and card of a network of 4 filters; random, and its probabilities vary."""
+    """Random weights and the card of a network of 4 filters whose probabilities vary."""
     network = networks.network(networks.plan("4/2", "R N N R")).float()
     classifier = network.head.classifier
     assert isinstance(classifier, torch.nn.Conv2d)
     with torch.no_grad():
         classifier.weight.mul_(4)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save(
-        path,
-        network,
-        mpp=0.972,
-        data="none",
-        split="none",
-        validation={"patches": 1, "auc": 0.5, "accuracy": 0.5, "nll": 0.7},
-        reproduce="pytest",
-        versions={},
-    )
-    return path
+    return models.save(tmp_path_factory.mktemp("model") / "tiny.safetensors", network)
 
 
 @pytest.fixture

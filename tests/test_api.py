@@ -15,13 +15,14 @@ import pytest
 import slides
 import torch
 from commands import ran
+from models import save
 from numpy.typing import NDArray
 from PIL import Image
 
 import slidescan
 from slidescan.geometry import Box
 from slidescan.maps.store import Heatmap
-from slidescan.models.model import save
+from slidescan.networks.network import Network
 from slidescan.slides.slide import Slide
 
 MPP = 0.972
@@ -336,18 +337,8 @@ def test_features_are_a_vector_a_cell(pool: str, tmp_path: Path) -> None:
         torch.testing.assert_close(logits, model(x))
 
 
-def _saved(network: torch.nn.Module, folder: Path) -> slidescan.Classifier:
-    save(
-        folder / "model.safetensors",
-        network,  # type: ignore[arg-type]
-        mpp=MPP,
-        data="none",
-        split="none",
-        validation={"patches": 1, "auc": 0.5, "accuracy": 0.5, "nll": 0.7},
-        reproduce="pytest",
-        versions={},
-    )
-    return slidescan.load(folder / "model.safetensors")
+def _saved(network: Network, folder: Path) -> slidescan.Classifier:
+    return slidescan.load(save(folder / "model.safetensors", network))
 
 
 def test_load_refuses(tiny_model: Path, tmp_path: Path) -> None:

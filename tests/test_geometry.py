@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slidescan.geometry import LABEL_PX, PATCH_PX, Box, Field, Grid
 
-LAWS = settings(max_examples=100, deadline=None)
+LAWS = settings(max_examples=100)
 
 fields = st.builds(
     Field, start=st.integers(-60, 60), size=st.integers(1, 120), stride=st.integers(1, 16)

@@ -108,7 +108,7 @@ def test_what_lies_beyond_the_mask_is_cut_off() -> None:
     assert rasterise([], (3, 5), (1, 1)).shape == (3, 5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.integers(1, 90), seed=st.integers(0, 9))
 def test_blocks_of_any_height_make_the_same_mask(rows: int, seed: int) -> None:
     # Vertices on quarters of a cell: centres on edges, horizontal edges, corners on centre lines.

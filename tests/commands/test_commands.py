@@ -24,6 +24,7 @@ import torch
 import zarr
 from click.testing import Result
 from commands import ran, refused, run
+from maps import read
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -49,12 +50,6 @@ def nothing_whole(out: Path) -> None:
     if out.exists():
         assert not Heatmap.open(out).complete
     assert not list(out.parent.glob(".*")), "leftovers"
-
-
-def read(out: Path) -> NDArray[np.float32]:
-    heatmap = Heatmap.open(out)
-    assert heatmap.complete
-    return heatmap.read(heatmap.grid.cells)
 
 
 @pytest.fixture(scope="module")

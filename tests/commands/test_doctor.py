@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import networks
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -19,9 +17,8 @@ from slidescan.scanning import selftest
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "SECONDS", 0.0)
-    yield from networks.one_thread()
 
 
 def doctor(*arguments: object) -> Result:

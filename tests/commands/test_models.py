@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import networks
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -37,11 +36,6 @@ from slidescan.statistics.metrics import Evaluation
 IDS = Path(__file__).parents[2] / "configs" / "pcam-9300.txt"
 MOST_BYTES = 25e6
 """Of all shipped weights: what a wheel may weigh."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 def models(*arguments: object) -> Result:

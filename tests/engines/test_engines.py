@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -41,14 +40,6 @@ def noise(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint
     blocks = rng.integers(0, 192, (count, -(-height // 32), -(-width // 32), 3))
     colours = blocks.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width]
     return (colours + rng.integers(0, 64, colours.shape)).astype(np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads() -> Iterator[None]:
-    """The torch engine sets them for the whole process."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from commands import ran, refused, run
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from maps import read
+from models import save
 from numpy.typing import NDArray
 
 from slidescan.engines.averaging import Averaged, Oriented, mean
@@ -49,24 +51,6 @@ INVERSE = (0, 1, 2, 3, 4, 6, 5, 7)
 """Which orientation undoes each: quarter turns undo each other."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
-
-
-def save(path: Path, network: Network, **about: object) -> Path:
-    card: dict[str, object] = {
-        "mpp": 0.972,
-        "data": "none",
-        "split": "none",
-        "validation": {"patches": 1, "auc": 0.5, "accuracy": 0.5, "nll": 0.7},
-        "reproduce": "pytest",
-        "versions": {},
-    }
-    model.save(path, network, **card | about)
-    return path
-
-
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As tiny_model, other weights."""
@@ -85,12 +69,6 @@ def exact() -> tuple[Network, Engine]:
             return probability(network(x)).numpy()
 
     return network, engine
-
-
-def read(out: Path) -> NDArray[np.float32]:
-    heatmap = Heatmap.open(out)
-    assert heatmap.complete
-    return heatmap.read(heatmap.grid.cells)
 
 
 # --- the mean ---------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from click.testing import Result
 from commands import ran, refused, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maps import contents, read
+from models import save
 from numpy.typing import NDArray
 from PIL import Image
 from processes import Strike
@@ -38,7 +40,7 @@ from slidescan.evaluation import slide_level
 from slidescan.geometry import Box, Field, Grid
 from slidescan.maps.store import Heatmap
 from slidescan.models import model
-from slidescan.networks.network import Network, probability
+from slidescan.networks.network import probability
 from slidescan.networks.plan import LitePlan
 from slidescan.protocols import Selective
 from slidescan.scanning import pipeline
@@ -49,30 +51,6 @@ TORCH = ("--engine", "torch", *ONE)
 PATCH = ("--mode", "patch")
 Pixels = NDArray[np.uint8]
 Scores = NDArray[np.float32]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
-
-
-def read(out: Path) -> Scores:
-    heatmap = Heatmap.open(out)
-    assert heatmap.complete
-    return heatmap.read(heatmap.grid.cells)
-
-
-def save(path: Path, network: Network) -> Path:
-    about: dict[str, object] = {
-        "mpp": 0.972,
-        "data": "none",
-        "split": "none",
-        "validation": {"patches": 1, "auc": 0.5, "accuracy": 0.5, "nll": 0.7},
-        "reproduce": "pytest",
-        "versions": {},
-    }
-    model.save(path, network, **about)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +107,7 @@ class Sums:
         return np.asarray((pixels * weights).sum(axis=(1, 2, 3)) % 9973, np.float32)[:, None, None]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     count=st.integers(1, 3),
     extent=st.tuples(st.integers(8, 31), st.integers(8, 31)),
@@ -529,12 +507,6 @@ def test_killed_and_resumed_is_uninterrupted(
             block_cells=8,
         )
 
-    def contents(name: str) -> dict[str, bytes]:
-        files = (file for file in sorted((tmp_path / name).rglob("*")) if file.is_file())
-        found = {str(file.relative_to(tmp_path / name)): file.read_bytes() for file in files}
-        del found["zarr.json"]  # tells the time
-        return found
-
     assert heatmap("whole.zarr") == 0
     strike = Strike("slidescan.maps.store:Heatmap.write", 3, after=True)
     assert heatmap("killed.zarr", strike) == -signal.SIGKILL
@@ -544,7 +516,7 @@ def test_killed_and_resumed_is_uninterrupted(
     assert said
     done, total = map(int, said.groups())
     assert 3 == done < total
-    assert contents("killed.zarr") == contents("whole.zarr")
+    assert contents(tmp_path / "killed.zarr") == contents(tmp_path / "whole.zarr")
 
 
 # --- what comes after -------------------------------------------------------------------------

@@ -43,11 +43,6 @@ Scores = NDArray[np.float32]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _threads() -> Iterator[None]:
-    yield from networks.one_thread()
-
-
 def noise(count: int, height: int, width: int, seed: int = 0) -> Pixels:
     """A colour for every 32 px and some noise, so that cells differ from each other."""
     rng = np.random.default_rng(seed)

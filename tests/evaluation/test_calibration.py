@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import models
 import networks
 import numpy as np
 import patches
@@ -45,9 +46,6 @@ FIGURES: dict[str, Any] = {
     "fitted_on": "noise", "patches": 10, "nll_before": 0.7, "nll_after": 0.6, "ece_before": 0.2,
     "ece_after": 0.1, "ece_cross_fitted": None,
 }  # fmt: skip
-
-
-one_thread = pytest.fixture(autouse=True)(networks.one_thread)
 
 
 @pytest.fixture(params=list(MAPS))
@@ -151,11 +149,7 @@ def store(path: Path, by: LogitMap | None, network: Network | None = None) -> Pa
     figures = None if by is None else Calibration(**by.model_dump(), **FIGURES)
     with_it = Network(plain.plan, figures)
     with_it.load_state_dict(plain.state_dict())
-    save(
-        path, with_it, mpp=0.972, data="noise", split="none", reproduce="pytest", versions={},
-        validation={"patches": 1, "auc": 0.5, "accuracy": 0.5, "nll": 0.7},
-    )  # fmt: skip
-    return path
+    return models.save(path, with_it)
 
 
 def test_both_engines_calibrate_maps_and_patches(by: LogitMap, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_nothing_to_find(values: Values) -> None:
     assert len(suppress(values, UM)) == len(components(values)) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 90).map(lambda n: n / 10), st.sampled_from([3, 1000])
 )

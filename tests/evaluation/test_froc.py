@@ -225,14 +225,14 @@ def draw(seed: int, slides: int = 6) -> list[Scored]:
     return [scored([0.4], [0.0, 0.7]), *drawn]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32 - 1))
 def test_the_curve_is_the_challenge_s(seed: int) -> None:
     slides = draw(seed)
     assert froc(slides).at == pytest.approx(challenge(slides), abs=1e-12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32 - 1))
 def test_weights_are_repetitions(seed: int) -> None:
     slides = draw(seed)

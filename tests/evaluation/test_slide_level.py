@@ -92,7 +92,7 @@ def test_less_cells_than_are_averaged() -> None:
 # --- AUC of slides
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_auc_of_slides_drawn_several_times(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -221,7 +221,7 @@ def test_one_class_of_cells_is_undefined() -> None:
     assert np.isnan([found.dice, found.roc().area, found.precision_recall().area]).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
 def test_bins_keep_the_order(a: float, b: float) -> None:
     low, high = bins(np.array(sorted((a, b)), np.float32))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from maps import contents
 from numpy.typing import NDArray
 from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
@@ -49,14 +50,6 @@ VALUES = np.where(MASK, NOISE, np.nan).astype(np.float32)
 def fill(heatmap: Heatmap) -> None:
     for block in heatmap.missing():
         heatmap.write(block, VALUES[block.slices])
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """Every file but the root's metadata, which holds the provenance."""
-    files = (file for file in sorted(path.rglob("*")) if file.is_file())
-    found = {str(file.relative_to(path)): file.read_bytes() for file in files}
-    found.pop("zarr.json")
-    return found
 
 
 def shard(path: Path, block: Box) -> Path:

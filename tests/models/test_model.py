@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,6 @@ ABOUT: dict[str, Any] = {
     "versions": {"slidescan": "0.1.0"},
 }
 PLAN = networks.plan("4/2 3", "R N R", filters=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 def network(plan: Plan = PLAN, seed: int = 0) -> Network:

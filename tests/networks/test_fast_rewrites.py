@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import networks
 import pytest
 import torch
 from networks import image, network, plain, plan, randomise
@@ -28,11 +27,6 @@ PLANS: dict[str, Plan] = {
 }
 EXACT = 1e-12
 """Relative to the logits' scale: what float64 sums in another order leave."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import networks
@@ -63,11 +62,6 @@ sides = st.tuples(st.integers(0, 5), st.integers(0, 7))
 seeds = st.integers(0, 2**32 - 1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
-
-
 @lru_cache
 def built(name: str) -> Network:
     return network(CASES[name][0])
@@ -117,7 +111,7 @@ def support(small: Plan, height: int, width: int, cell: tuple[int, int]) -> Box:
 
 
 @EVERY
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(down=sides, across=sides, seed=seeds)
 @example(down=(3, 7), across=(2, 5), seed=0)
 @example(down=(1, 3), across=(4, 0), seed=1)
@@ -149,7 +143,7 @@ def test_patches_differ(name: str) -> None:
 
 
 @EVERY
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(down=sides, across=sides, side=st.integers(1, 5), seed=seeds)
 @example(down=(5, 3), across=(4, 7), side=2, seed=0)
 def test_no_tiling_changes_a_map(
@@ -167,7 +161,7 @@ def test_no_tiling_changes_a_map(
     assert_equal(tiled, whole)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(height=st.integers(1, 60), width=st.integers(1, 60), side=st.integers(1, 8), seed=seeds)
 @example(height=41, width=23, side=2, seed=0)
 def test_a_slides_tiles_hold_the_patches_centred_on_their_cells(

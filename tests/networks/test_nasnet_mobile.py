@@ -7,7 +7,6 @@ stand for it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -22,11 +21,6 @@ from slidescan.networks.nasnet_mobile import NasnetMobile, from_published, publi
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 # Every remainder of 32 that it takes, even and odd, on either axis.
 SIZES = [(96, 96), (224, 224), (95, 98), (97, 127), (34, 65)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ Its package needs torchvision, which we do without, so its one file is loaded by
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from types import ModuleType
 
 import networks
@@ -34,11 +33,6 @@ CELLS = pytest.mark.parametrize(
 SIZES = pytest.mark.parametrize(
     "size", [(40, 40), (41, 43), (33, 46), (27, 30)], ids=lambda s: f"{s[0]}x{s[1]}"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 def published_name(ours: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -46,14 +45,9 @@ BESIDE_FP32 = Backend("openvino", "cpu", "int8+fp32", 1)
 SAME = 1e-3
 """Of two engines, of which one may round up a step what the other rounds down."""
 SIDE = 300
-COUNT = 256
+COUNT = 128
 
 Pixels = NDArray[np.uint8]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 def section(side: int = SIDE) -> Pixels:
@@ -202,7 +196,7 @@ def network(loaded: Model) -> Network:
 def tissue(request: pytest.FixtureRequest) -> Pixels:
     """Patches, (N, 96, 96, 3)."""
     if request.param == "section":
-        return patches(section())
+        return patches(section(), 24)
     folder: Path = request.getfixturevalue("real_data")
     with zipfile.ZipFile(folder / "pcam" / "patches.zip") as pack:
         names = islice((n for n in sorted(pack.namelist()) if n.endswith(".webp")), COUNT)
@@ -211,7 +205,7 @@ def tissue(request: pytest.FixtureRequest) -> Pixels:
 
 def test_the_shipped_models_stay_within_their_tolerance(network: Network, tissue: Pixels) -> None:
     exact = make_engine(network, FP32)(tissue)
-    for each in (backend(), BESIDE_FP32):
+    for each in {backend(), BESIDE_FP32}:  # the same where the processor has no bf16
         assert 0 < apart(make_engine(network, each)(tissue), exact) <= TOLERANCE[each.precision]
 
 

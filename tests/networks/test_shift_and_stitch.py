@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
-import networks
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -44,11 +42,6 @@ EXACT = 1e-12
 """Largest difference, relative to the logits' scale, that float64 sums in another order leave."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
-
-
 @lru_cache
 def built(name: str) -> Network:
     return network(PLANS[name])
@@ -65,7 +58,7 @@ def by_patches(net: Network, pixels: Tensor, stride: int, shape: tuple[int, int]
 
 
 @pytest.mark.parametrize(("name", "stride"), STRIDES)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(
     down=st.integers(0, 9), across=st.integers(0, 9), rest=st.integers(0, 15), seed=st.integers(0)
 )

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ import patches
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from waiting import wait_until
 
 from slidescan.cli import main
 from slidescan.errors import DataError, SlidescanError, WriteError
@@ -626,13 +626,6 @@ def test_a_full_disk_is_told_in_one_line(few: Path, monkeypatch: pytest.MonkeyPa
     assert list(cached(few).parent.iterdir()) == []
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("built", [True, False])
 def test_two_that_build_at_once_wait_for_each_other(
     built: bool, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -649,7 +642,7 @@ def test_two_that_build_at_once_wait_for_each_other(
         target=lambda: read.append(load_data(few, say=told.append, **HALF)), daemon=True
     )
     second.start()
-    wait_for(lambda: told)
+    assert wait_until(lambda: told)
     assert told == [f"{cached(few)}: another process is building this cache; waiting for it"]
     if built:  # by the one that holds the lock
         for path in finished.iterdir():

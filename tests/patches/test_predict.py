@@ -6,7 +6,7 @@ import csv
 import os
 import signal
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ import slides
 import torch
 from click.testing import Result
 from commands import ran, run
+from models import save
 from numpy.typing import NDArray
 from PIL import Image
 from processes import Strike
 
 from slidescan.maps.store import Heatmap
-from slidescan.models.model import load, save
+from slidescan.models.model import load
 from slidescan.networks.network import probability
 from slidescan.patches import scoring
 from slidescan.patches.journal import Journal
@@ -34,11 +35,6 @@ from slidescan.statistics.curves import roc
 ENGINE = ("--engine", "torch", "--threads", "1")
 FORMATS = (".png", ".tif", ".webp", ".jpg")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 def refused(result: Result, *words: object) -> None:
@@ -195,10 +191,7 @@ def test_a_map_of_the_patches_says_the_same(tiny_model: Path, out: Path, tmp_pat
 
 def test_an_ensemble_averages(folder: Path, tiny_model: Path, out: Path, tmp_path: Path) -> None:
     network = networks.network(networks.plan("4/2", "R N N R"), seed=1).float()
-    card = load(str(tiny_model)).card.model_dump()
-    other = tmp_path / "other.safetensors"
-    about = ("mpp", "data", "split", "validation", "reproduce", "versions")
-    save(other, network, **{key: card[key] for key in about})
+    other = save(tmp_path / "other.safetensors", network)
     found = []
     for models in [tiny_model], [other], [tiny_model, other], [other, tiny_model]:
         names = [word for model in models for word in ("--model", model)]
@@ -424,16 +417,7 @@ def test_values_that_are_not_finite(folder: Path, tmp_path: Path, out: Path) -> 
     with torch.no_grad():
         network.head.classifier.weight.fill_(float("nan"))
     path = tmp_path / "nan.safetensors"
-    save(
-        path,
-        network,
-        mpp=0.972,
-        data="none",
-        split="none",
-        validation={"patches": 1, "auc": 0.5, "accuracy": 0.5, "nll": 0.7},
-        reproduce="pytest",
-        versions={},
-    )
+    save(path, network)
     refused(run("predict", folder, "--out", out, "--model", path, *ENGINE), "9 values", "finite")
     assert not out.exists()
 

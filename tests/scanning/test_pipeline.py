@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from waiting import wait_until
 
 from slidescan.errors import SlideError, WriteError
 from slidescan.geometry import Box, Grid
@@ -124,7 +125,7 @@ def work(
 # --- values
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     tile=st.integers(3, 40),
     block=st.integers(5, 70),
@@ -191,7 +192,9 @@ def test_each_block_is_written_once_in_order_from_one_thread() -> None:
 def test_tiles_in_memory_are_bounded(threads: int) -> None:
     class SlowEngine(MeanEngine):
         def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-            time.sleep(0.005)  # reading runs ahead as far as it may
+            # Reading runs ahead as far as it may.
+            assert wait_until(lambda: reader.most > threads)
+            time.sleep(0.005)
             return super().__call__(pixels)
 
     reader = ArrayReader()

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import maps
 import processes
 import pytest
 from processes import Strike
@@ -46,12 +47,8 @@ class Scan:
         return processes.slidescan(*self.arguments, log=self.log, strike=strike)
 
     def contents(self) -> dict[str, bytes]:
-        """Every file of a finished map but the root's metadata, which tells the time."""
         assert Heatmap.open(self.out).complete
-        files = (file for file in sorted(self.out.rglob("*")) if file.is_file())
-        found = {str(file.relative_to(self.out)): file.read_bytes() for file in files}
-        found.pop("zarr.json")
-        return found
+        return maps.contents(self.out)
 
     def blocks_done(self) -> int:
         heatmap = Heatmap.open(self.out)

@@ -112,7 +112,7 @@ def test_white_stays_white_and_black_black(ratio):
 SPAN = st.tuples(st.integers(-20, 70), st.integers(1, 90)).map(lambda s: (s[0], s[0] + s[1]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ratio=st.sampled_from(RATIOS), y=SPAN, x=SPAN)
 def test_a_pixel_is_the_same_whichever_region_it_is_computed_in(ratio, y, x):
     source = slides.noise(150, 130)

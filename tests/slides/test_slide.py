@@ -213,7 +213,7 @@ def whole(slide_folder):
         slide.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(("even.tif", "odd.tif")),
     ratio=st.sampled_from(RATIOS),
@@ -363,8 +363,8 @@ def test_a_forked_child_opens_its_own_handle(slide_folder, monkeypatch):
 
         child = context.Process(target=read, daemon=True)
         child.start()
-        pixels, pids = results.get(timeout=20)
-        child.join(20)
+        pixels, pids = results.get(timeout=60)
+        child.join(60)
         assert pids == [os.getpid(), child.pid]
         assert np.array_equal(pixels, plane.read(Box(3, 5, 40, 60)))
     assert opened_by == [os.getpid()]

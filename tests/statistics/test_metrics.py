@@ -71,7 +71,7 @@ def test_every_metric_is_scikit_learns(count: int, decimals: int) -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=2, max_size=40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_metric_is_scikit_learns_with_many_ties_and_certain_mistakes(
     rows: list[tuple[bool, int]],
 ) -> None:

@@ -1,4 +1,4 @@
-"""The command line in this process, and what it says when it ends."""
+"""Run the command line in this process and check how it ends."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from slidescan.cli import main
 
 
 def run(*arguments: object) -> Result:
-    """`slidescan ARGUMENTS`; anything but an exit code is a bug and raised."""
+    """Run `slidescan ARGUMENTS`. An exception other than SystemExit is a bug and is raised."""
     return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
 
 
 def ran(*arguments: object) -> Result:
-    """It ends well."""
+    """Run a command that must succeed."""
     result = run(*arguments)
     assert result.exit_code == 0, result.stderr
     return result
 
 
 def refused(result: Result, *words: object) -> None:
-    """It ends with one line that has all the words."""
+    """Check that a command failed with a single line, and that the line has all the words."""
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr

@@ -14,9 +14,8 @@ import patches
 import slides
 import yaml
 from commands import ran
+from models import save
 from PIL import Image
-
-from slidescan.models.model import save
 
 COUNT = 24
 """Patches in patches/, and rows of the tables about them."""
@@ -81,16 +80,7 @@ def _maps(root: Path) -> None:
 
 def _model(root: Path) -> None:
     network = networks.network(networks.plan("4/2", "R N N R")).float()
-    save(
-        root / MODEL,
-        network,
-        mpp=0.972,
-        data="none",
-        split="none",
-        validation={"patches": 1, "auc": 0.5, "accuracy": 0.5, "nll": 0.7},
-        reproduce="pytest",
-        versions={},
-    )
+    save(root / MODEL, network)
 
 
 def _patches(root: Path) -> None:

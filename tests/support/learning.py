@@ -1,4 +1,4 @@
-"""A tiny recipe and the parts of a training, as several test modules use them."""
+"""A tiny recipe, a small data set, and functions that train on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TURNS = STILL | {"d4": {"p": 1}}
 
 
 def tiny(**changes: Any) -> TrainConfig:
-    """Seconds to train, and every draw but the turns is off."""
+    """A recipe that trains in less than a second; D4 is its only augmentation."""
     kept = {"plan": TINY, "augment": TURNS, "epochs": 1, "batch": 16, "micro_batch": 16}
     rates = {"learning_rate": 0.01, "precision": "32-true", "seed": 5}
     return TrainConfig.model_validate(kept | rates | changes)
@@ -69,14 +69,14 @@ class Kept:
 
 
 def fit(config: TrainConfig, **more: Any) -> tuple[Learner, Kept]:
-    """Train on the small data set to the end."""
+    """Train on the small data set to the last epoch."""
     made, kept = learner(config, **more), Kept()
     train(made, TRAINING, VALIDATION, Progress(), kept)
     return made, kept
 
 
 def weights(network: Network) -> dict[str, torch.Tensor]:
-    """What is learned or measured, without the count of batches."""
+    """Parameters and BatchNorm statistics, without the count of batches."""
     return {k: v.clone() for k, v in network.state_dict().items() if v.is_floating_point()}
 
 

@@ -9,7 +9,7 @@ Mask = NDArray[np.bool_]
 Values = NDArray[np.float32]
 
 UM = 7.5
-"""um per cell: 75/2 um are just five cells, so distances can be counted by hand."""
+"""um per cell: 75/2 um are exactly five cells, so distances can be counted by hand."""
 
 
 def blank(rows: int, columns: int) -> Mask:
@@ -42,7 +42,7 @@ def corner(shape: tuple[int, int], top: int, left: int, arm: int, thick: int) ->
 def heatmap(
     shape: tuple[int, int], peaks: dict[tuple[int, int], float], base: float = 0.1
 ) -> Values:
-    """`base` everywhere and a value of its own at each of some cells."""
+    """`base` in every cell but those of `peaks`, which have their own values."""
     values = np.full(shape, base, np.float32)
     for cell, value in peaks.items():
         values[cell] = value

@@ -1,8 +1,7 @@
-"""Small networks for tests: a plan in a few characters, every weight drawn from one seed."""
+"""Small networks for tests: plans in shorthand, all weights drawn from one seed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -58,7 +57,7 @@ def layers(shorthand: str, filters: int) -> list[dict[str, int | None]]:
 
 def network(plan: Plan, seed: int = 0) -> Network:
     """A float64 network in evaluation mode, all its parameters and statistics random."""
-    with torch.random.fork_rng(devices=[]):  # the constructor draws weights; they are replaced
+    with torch.random.fork_rng(devices=[]):  # the constructor draws weights, which are replaced
         return randomise(Network(plan).double().eval(), seed)
 
 
@@ -88,15 +87,6 @@ def randomise(module: Module, seed: int = 0) -> Module:
                 draw(part.running_mean, -0.5, 0.5)
                 draw(part.running_var, 0.5, 2)
     return module
-
-
-def one_thread() -> Iterator[None]:
-    """Body of a fixture: threads gain nothing on nets this small, and beside another busy process
-    they wait for each other a hundred times longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def image(height: int, width: int, seed: int = 0, count: int = 1) -> Tensor:

@@ -1,4 +1,4 @@
-"""A small data set whose label is plain to see, a dark or a bright centre, in every layout."""
+"""A small data set in every layout. The label is easy to see: the centre is dark or bright."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CENTRE = slice((PATCH_PX - LABEL_PX) // 2, (PATCH_PX + LABEL_PX) // 2)
 
 
 def make(count: int, seed: int = 0) -> Patches:
-    """Noise; the central 32 x 32 px are dark where the label is 1. Ids as Kaggle's: SHA-1."""
+    """Noise; the central 32 x 32 px are dark where the label is 1. Ids are SHA-1, as Kaggle's."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     pixels = rng.integers(0, 256, (count, PATCH_PX, PATCH_PX, 3), np.uint8)
@@ -37,7 +37,7 @@ def split(patches: Patches, share: float = 0.1) -> tuple[Patches, Patches]:
 
 
 def write(folder: Path, patches: Patches) -> Path:
-    """Lay `patches` out in `folder` as Kaggle does and return it."""
+    """Write `patches` in Kaggle's layout and return `folder`."""
     (folder / "train").mkdir(parents=True)
     for patch_id, pixels in zip(patches.ids, patches.pixels(), strict=True):
         save_patch(folder, patch_id, pixels)
@@ -62,7 +62,7 @@ def write_folders(
     classes: tuple[str, str] = ("0", "1"),
     suffixes: Sequence[str] = (".png",),
 ) -> Path:
-    """Lay `patches` out as a folder for each class, in turn in each of these formats."""
+    """Write `patches` as a folder for each class, the formats in turn, and return `folder`."""
     for name in classes:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for row, (patch_id, pixels) in enumerate(zip(patches.ids, patches.pixels(), strict=True)):
@@ -74,7 +74,7 @@ def write_folders(
 def write_hdf5(
     folder: Path, train: Patches, valid: Patches, chunk: tuple[int, int, int, int] | None = None
 ) -> Path:
-    """Lay them out as the original PatchCamelyon, compressed in chunks of the shape `chunk`."""
+    """Write them in the layout of the original PatchCamelyon, compressed in chunks of `chunk`."""
     import h5py
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Random networks that say something: their statistics are those of the pixels they are shown.
+"""Random networks whose probabilities vary from patch to patch.
 
-With random statistics the mean of every channel dwarfs its variation, and what tells one patch from
-another is lost in rounding.
+BatchNorm's statistics are those of given pixels. With random statistics the mean of every channel
+is far larger than its variation, and the differences between patches are lost in rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from slidescan.networks.plan import Plan
 
 
 def settled(plan: Plan, pixels: NDArray[Any], spread: float = 0.3) -> Network:
-    """In float32; over `pixels`, RGB (N, H, W, 3), log odds have mean 0 and deviation `spread`."""
+    """A float32 network whose log odds over `pixels`, RGB (N, H, W, 3), have mean 0 and standard
+    deviation `spread`."""
     made = networks.network(plan).float()
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):

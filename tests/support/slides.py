@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]
 
 
 def checkerboard(height: int, width: int, side: int = 32) -> Pixels:
-    """A colour of its own for every block, so that an x/y swap or a level error fails loudly."""
+    """Every block has its own colour, so that a swap of x and y or a wrong level shows."""
     row, column = np.ogrid[:height, :width]
     row, column = row // side, column // side
     channels = (40 + 17 * row % 211, 30 + 29 * column % 223, 60 + 140 * ((row + column) % 2))
@@ -23,12 +23,12 @@ def checkerboard(height: int, width: int, side: int = 32) -> Pixels:
 
 
 def noise(height: int, width: int, seed: int = 0) -> Pixels:
-    """Every pixel independent: what depends on a read's origin shows at once."""
+    """Independent pixels, so that a value that depends on a read's origin shows."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def waves(height: int, width: int) -> Pixels:
-    """Smooth everywhere, so that half a pixel of shift is a few grey levels."""
+    """Smooth pixels: a shift by half a pixel changes them by a few grey levels."""
     y, x = np.mgrid[:height, :width]
     waves = (np.sin(y / 23), np.sin(x / 31), np.cos((x + 2 * y) / 41))
     return (128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
@@ -115,7 +115,7 @@ def drop_tile(path: Path, row: int, column: int, level: int = 0) -> None:
 
 
 def truncate(path: Path, share: float) -> None:
-    """Cut the file, as a copy that was broken off; tifffile writes level 0's index first."""
+    """Cut the file, as an interrupted copy does; tifffile writes level 0's index first."""
     with path.open("r+b") as file:
         file.truncate(int(path.stat().st_size * share))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import learning
@@ -35,16 +34,6 @@ from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
 from slidescan.errors import ConfigError
 from slidescan.networks.network import Network
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """So small a network is not worth a second one, and on a busy machine waits for it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 # --- rates ----------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from waiting import wait_until
 
 from slidescan.errors import ConfigError, SlidescanError
 
@@ -189,15 +189,12 @@ def start(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]]:
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
 
-def gone(pids: list[int], within_s: float) -> bool:
-    end = time.monotonic() + within_s
-    while alive := [pid for pid in pids if _alive(pid)]:
-        if time.monotonic() > end:
-            for pid in alive:
-                os.kill(pid, signal.SIGKILL)
-            return False
-        time.sleep(0.1)
-    return True
+def gone(pids: list[int]) -> bool:
+    """Whether all end in time; those that do not are killed."""
+    ended = wait_until(lambda: not any(map(_alive, pids)))
+    for pid in filter(_alive, pids):
+        os.kill(pid, signal.SIGKILL)
+    return ended
 
 
 def _alive(pid: int) -> bool:
@@ -219,7 +216,7 @@ def test_workers_start_with_sigint_blocked(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate(timeout=60)
-        assert gone(workers, within_s=20)
+        assert gone(workers)
 
 
 def blocked(pid: int) -> set[int]:
@@ -238,7 +235,7 @@ def test_workers_end_with_their_parent_and_quietly(tmp_path: Path, how: signal.S
     else:
         process.kill()
     said = process.communicate(timeout=60)[1]
-    assert gone(workers, within_s=20)
+    assert gone(workers)
     if how == signal.SIGINT:  # a parent that is killed may leave others mid-sentence
         assert said.count("Traceback") == 1, said  # its own
         assert "leaked" not in said

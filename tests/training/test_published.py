@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -36,11 +36,6 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 LITE = LitePlan(arch="efficientnet-lite")
 MOBILE = MobilePlan(arch="nasnet-mobile")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 @pytest.fixture(scope="module")

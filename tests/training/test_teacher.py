@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,6 @@ from slidescan.networks.network import Network
 
 CPU = torch.device("cpu")
 PATCHES = torch.from_numpy(VALIDATION.pixels(slice(5))).permute(0, 3, 1, 2).float()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 def record(name: str) -> Ancestor:

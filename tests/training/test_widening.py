@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import networks
 import pytest
 import torch
 from networks import image, network, plain, plan
@@ -20,11 +19,6 @@ PLANS: dict[str, Callable[[int], Plan]] = {
     "pools, attention": lambda n: plan("4/2 2/2p 3", "N N", "attention", 3, filters=n, dense=n),
     "dense alone": lambda n: plain("4/2 4/2 2/2p 4/2 3", "max", 2, filters=n),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from networks.one_thread()
 
 
 @pytest.mark.parametrize("filters", [5, 8, 13])
