@@ -8,7 +8,9 @@ import pytest
 from lesions import heatmap
 from slide_study import SHAPE, annotate, write_map
 
-from slidescan.evaluation import slide_level
+from slidescan.evaluation import slide_level, slide_report
+
+DRAW = slide_report.draw
 
 
 @pytest.fixture
@@ -19,7 +21,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     120-159, found at 0.6; isolated cells at rows 10-13 and columns 170-173, said 0.99; a false
     detection at 0.8. tumor_2: a lesion that is missed. normal_1: false at 0.7. normal_2: nothing.
     """
+    # Small forests and no pictures, which take half of the time.
     monkeypatch.setattr(slide_level, "TREES", 20)
+    monkeypatch.setattr(slide_report, "draw", lambda *_: None)
     maps, annotations = tmp_path / "maps", tmp_path / "annotations"
     maps.mkdir()
     annotations.mkdir()
@@ -31,3 +35,10 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     annotate(annotations / "tumor_1.json", (20, 20, 40, 40), (70, 120, 40, 40), (10, 170, 4, 4))
     annotate(annotations / "tumor_2.json", (20, 20, 40, 60))
     return tmp_path
+
+
+@pytest.fixture
+def drawn_study(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, and evaluations of it draw their pictures."""
+    monkeypatch.setattr(slide_report, "draw", DRAW)
+    return study

@@ -42,7 +42,8 @@ print(*(name for name in heavy if name in sys.modules))
 # --- figures
 
 
-def test_figures_by_hand(study: Path) -> None:
+def test_figures_by_hand(drawn_study: Path) -> None:
+    study = drawn_study
     """Three lesions, four slides, two false positives.
 
     0.9 found: (0, 1/3). 0.8 false: (1/4, 1/3). 0.7 false: (1/2, 1/3). 0.6 found: (1/2, 2/3). The

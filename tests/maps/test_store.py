@@ -74,8 +74,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def child(path: Path, action: str) -> subprocess.Popen[str]:
     """A process of its own that runs the function `action` of this file."""
-    here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r}); import test_store as t; t.{action}"
+    folders = [str(Path(__file__).parent), *sys.path]
+    code = f"import sys; sys.path[:] = {folders!r}; import test_store as t; t.{action}"
     code += f"(t.Path({str(path)!r}))"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
