@@ -501,10 +501,10 @@ def test_killed_and_resumed_is_uninterrupted(
     def heatmap(name: str, strike: Strike | None = None) -> int:
         arguments = ("heatmap", section, "--out", tmp_path / name, "--model", tiny_model)
         return processes.slidescan(
-            *(*arguments, *PATCH, "--stride", 32, *TORCH),
+            *(*arguments, *PATCH, "--stride", 24, *TORCH),
             log=tmp_path / "log",
             strike=strike,
-            block_cells=8,
+            block_cells=16,
         )
 
     assert heatmap("whole.zarr") == 0, (tmp_path / "log").read_text()
