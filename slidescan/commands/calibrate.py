@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,6 @@ from slidescan.commands.options import (
 from slidescan.commands.terminal import bar, warn
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from slidescan.evaluation.calibration_fit import Outcome, Quality
     from slidescan.models.model import Card
     from slidescan.networks.network import Network
@@ -84,6 +80,7 @@ def command(
         from tqdm import tqdm
 
         from slidescan.evaluation.calibration_fit import calibrate, fit_isotonic, fit_temperature
+        from slidescan.evaluation.logits import tumour_logits
         from slidescan.patches.labelled import load_data
 
     progress = partial(tqdm, disable=None, dynamic_ncols=True)
@@ -93,7 +90,8 @@ def command(
     )
     _warn_of_split(loaded.card, data)
     network = loaded.network.uncalibrated()
-    logits = _logits(network, data.validation, device, threads)
+    with bar("scoring", len(data.validation), "patch") as done:
+        logits = tumour_logits(network, data.validation, device, threads or cores(), done.update)
     units = _units(data.validation, groups)
     fit = fit_isotonic if isotonic else fit_temperature
     outcome = calibrate(logits, data.validation.labels, units, fit)
@@ -123,34 +121,6 @@ def _warn_of_split(card: Card, data: Data) -> None:
             f"{card.name} was validated on another split ({card.split}); it may have been trained "
             "on these validation patches, and would then be calibrated overconfidently"
         )
-
-
-def _logits(
-    network: Network, patches: Patches, device: str, threads: int | None
-) -> NDArray[np.float64]:
-    """Return log-odds of tumour (N,), computed as by the reference engine."""
-    import numpy as np
-    import torch
-
-    from slidescan.protocols import BATCH
-    from slidescan.tools.hardware import cores, keep_freed_memory
-
-    keep_freed_memory()
-    torch.set_num_threads(threads or cores())
-    moved, found = copy.deepcopy(network).to(device), []
-    with (
-        torch.inference_mode(),
-        # As TorchEngine: cuDNN would compute fp32 in TF32.
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-        bar("scoring", len(patches), "patch") as done,
-    ):
-        for start in range(0, len(patches), BATCH):
-            pixels = patches.pixels(slice(start, start + BATCH))
-            x = torch.as_tensor(pixels).to(device).permute(0, 3, 1, 2).float()
-            logits = moved(x)[:, :, 0, 0]
-            found.append((logits[:, 1] - logits[:, 0]).double().cpu().numpy())
-            done.update(len(pixels))
-    return np.concatenate(found)
 
 
 def _units(patches: Patches, groups: Path | None) -> list[str]:
