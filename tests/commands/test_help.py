@@ -20,13 +20,6 @@ from slidescan.scanning import selftest
 
 HEADING = "Examples:"
 
-WITHOUT_EXAMPLES = {
-    "doctor",
-    "models",
-    "models show",
-}
-"""Commands whose help has no examples yet."""
-
 SLOW = ("train", "lr-find")
 """Commands whose examples take more than ten seconds."""
 
@@ -71,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> examples.Folder:
 @pytest.mark.parametrize("words", COMMANDS)
 def test_help_ends_in_examples(words: str) -> None:
     found = examples_of(COMMANDS[words])
-    assert found or words in WITHOUT_EXAMPLES
+    assert found
     shown = ran(*words.split(), "--help").stdout
     for line in found:
         assert f"\n    {line}\n" in shown, "an example is wrapped, or lacks its \\b"
