@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 import torch
+from slidescan_train.loop.devices import make_fabric, worker_count
 from slidescan_train.loop.learner import Learner
 from slidescan_train.loop.loader import Loader, epoch_plan
-from slidescan_train.loop.training import make_fabric, worker_count
 from slidescan_train.recipe.config import TrainConfig, load_config
 
 from benchmarks.speed.loading import OFF, noise

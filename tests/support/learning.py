@@ -13,7 +13,8 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.loop.learner import Learner
-from slidescan_train.loop.training import Progress, train
+from slidescan_train.loop.progress import Progress
+from slidescan_train.loop.training import train
 from slidescan_train.recipe.config import TrainConfig
 
 from slidescan.networks.network import Network

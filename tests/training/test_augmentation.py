@@ -353,7 +353,7 @@ def test_the_command_writes_the_sheet_and_nothing_beside_the_data(
     [
         (["--id", "patch"], "--id patch matches 4 patches; give the whole id of one"),
         (["--id", "x"], "--id x matches 0 patches"),
-        (["--set", "augment.blur.p=1"], "augment.blur"),
+        (["--set", "augment.blur.p=1"], "augment: unknown key blur"),
     ],
 )
 def test_errors_are_one_line(

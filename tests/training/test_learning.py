@@ -13,18 +13,19 @@ import pytest
 import torch
 from learning import TINY, TRAINING, VALIDATION, Kept, fit, furthest, same, tiny, weights
 from slidescan_train.loop import training
+from slidescan_train.loop.batch_norm import Statistics
+from slidescan_train.loop.devices import memory_errors
 from slidescan_train.loop.history import Epoch, best
 from slidescan_train.loop.history import finished as run_finished
 from slidescan_train.loop.learner import (
     DivergedError,
-    Statistics,
     follow,
     make_optimiser,
-    memory_errors,
     predict,
     tumour,
 )
 from slidescan_train.loop.loader import Loader, micro_batches, steps
+from slidescan_train.loop.progress import Progress
 from slidescan_train.loop.range_test import RangeTest, range_test
 from slidescan_train.recipe.config import DistilConfig, TrainConfig
 from slidescan_train.recipe.objective import cross_entropy, distillation, mix, soft_targets
@@ -322,7 +323,7 @@ def test_a_checkpoint_is_kept_within_a_long_epoch() -> None:
 def test_a_loss_that_is_no_number_says_where(change: dict[str, Any]) -> None:
     learner, kept = learning.learner(tiny(epochs=20, warm_up=0, **change)), Kept()
     with pytest.raises(DivergedError) as error:
-        training.train(learner, TRAINING, VALIDATION, training.Progress(), kept)
+        training.train(learner, TRAINING, VALIDATION, Progress(), kept)
     message = str(error.value)
     assert f"epoch 1, step {len(kept.steps) + 1}: " in message
     assert "not finite" in message or "the loss is nan" in message

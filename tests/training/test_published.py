@@ -131,7 +131,7 @@ def test_what_is_no_state_dict(content: object, tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_there_or_no_weights(tmp_path: Path) -> None:
-    refused(ModelError, tmp_path / "none.pth", MOBILE, "none.pth: no such file", "--init wants")
+    refused(ModelError, tmp_path / "none.pth", MOBILE, "none.pth: no such file", "--init needs")
     (tmp_path / "folder.pth").mkdir()
     refused(ModelError, tmp_path / "folder.pth", MOBILE, "folder.pth: cannot be read: Is a dir")
     (tmp_path / "text.pth").write_text("<html>")

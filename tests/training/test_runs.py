@@ -21,7 +21,7 @@ from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.recipe.config import OneOf, load_config
 from slidescan_train.runs.comparison import compare
 from slidescan_train.runs.events import Events
-from slidescan_train.runs.pictures import runs_figure
+from slidescan_train.runs.pictures import runs_figure, training_figure
 from slidescan_train.runs.provenance import ValidationSet
 from slidescan_train.runs.table import table, tables
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -292,6 +292,13 @@ def test_runs_says_in_one_line_what_is_wrong(
 def test_no_run_is_an_error_of_the_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no run in it"):
         compare(tmp_path)
+
+
+def test_a_single_step_is_seen() -> None:
+    within, rate, *_ = training_figure([Step(1, 1, 1e-3, 0.69)], []).axes
+    for panel in within, rate:
+        (line,) = panel.get_lines()
+        assert line.get_marker() in ("o", ".")
 
 
 # TensorBoard

@@ -122,7 +122,7 @@ def test_an_augmentation_that_a_list_leaves_out_is_never_drawn(tmp_path: Path) -
             "augment: {one_of: {translation: {p: 0.1, px: 5}}}",
             (
                 "c.yaml: augment.one_of.translation.px: labels hold up to 4 px",
-                "distil.weight is 0.9, not 1",
+                "set distil.weight to 1, not 0.9",
             ),
         ),
         (
@@ -190,8 +190,8 @@ def test_any_key_can_be_changed_on_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ("epochs", ("'epochs'", "wants key=value")),
-        ("=3", ("wants key=value",)),
+        ("epochs", ("'epochs'", "needs key=value")),
+        ("=3", ("needs key=value",)),
         ("epochs=[", ("'epochs=['", "not YAML")),
         ("epoch=3", ("--set: unknown key epoch (did you mean epochs?)",)),
         ("epochs=0", ("epochs = 0", "greater than or equal to 1")),

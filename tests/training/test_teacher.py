@@ -138,7 +138,7 @@ def test_networks_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> Non
         return onnx_file(tmp_path / f"{name}.onnx", *args, **options)
 
     refused("nobody", "nobody: no model of this name")
-    refused(tmp_path / "none.onnx", "none.onnx: cannot be read: No such file", "--teacher")
+    refused(tmp_path / "none.onnx", "none.onnx: no such file; correct --teacher")
     refused(made("many", 5), "gives (2, 5) for 2 patches", "(N, 1), for tumour")
     refused(made("fixed", shape=(2, 3, 96, 96)), "takes f32 [2,3,96,96]", "any N")
     refused(made("small", shape=("n", 3, 64, 64)), "takes f32 [?,3,64,64]", "(N, 3, 96, 96)")

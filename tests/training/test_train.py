@@ -389,7 +389,9 @@ def test_patches_whose_labels_do_not_hold_want_a_teacher(
     monkeypatch.setattr(runs, "load_data", lambda *_, **__: pytest.fail("the data was read"))
     moved = {"one_of": {"translation": {"p": 0.5, "px": 32}}}
     config = tiny(augment=TURNS | moved, distil={"weight": 1.0})
-    with pytest.raises(ConfigError, match=r"px=32: without a teacher .* at most 4; .* --teacher"):
+    with pytest.raises(
+        ConfigError, match=r"px=32: without a teacher .* at most 4; .* add --teacher"
+    ):
         runs.run(config, runs.Request(tmp_path, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -492,7 +494,7 @@ def test_ctrl_c_says_how_to_go_on(
     failed(result, f"interrupted; the same command with --resume --out {out} resumes from")
 
 
-# --- going on -------------------------------------------------------------------------------
+# --- resuming -------------------------------------------------------------------------------
 
 
 def everything(out: Path) -> dict[str, torch.Tensor]:

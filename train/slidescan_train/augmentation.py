@@ -1,4 +1,4 @@
-"""Augmentation with albumentations: what a patch goes through depends on its generator alone."""
+"""Augmentation with albumentations; a patch's augmentation depends on its generator only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-# It asks the network for a newer version when imported: nothing may leave a hospital's machine.
+# albumentations looks for a newer version online when imported; slidescan opens no connection.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A  # noqa: N812  (the switch above must stand first; A is its own idiom)
 import cv2
@@ -33,23 +33,23 @@ from slidescan_train.recipe.config import (
     Translation,
 )
 
-# A patch is done before another thread wakes up; here, so that it holds in workers as well.
+# A patch is too small for several threads. Set at import, so that it holds in workers too.
 cv2.setNumThreads(0)
 
 Pixels = NDArray[np.uint8]
 
 WHITE = 255
-"""What the scanner reads outside of a slide."""
+"""The scanner reads this value outside a slide."""
 
 FIRST = ("d4", "stain", "hue")
-"""What comes before the one of many, in order."""
+"""The augmentations before `one_of`, in order."""
 
 
 class Augment:
-    """All of `config` for one patch, in its order: D4, stain, hue, at most one of many, crop.
+    """Applies all augmentations of `config` in order: D4, stain, hue, one of `one_of`, crop.
 
-    Nothing in it cuts the label region, or moves it by more than a few pixels, but for longer
-    translations, which are for a teacher alone. One to a thread.
+    None cuts the label region. None moves it by more than a few pixels, except long translations,
+    which need a teacher. Not thread-safe: use one per thread.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
@@ -60,7 +60,7 @@ class Augment:
         self._up_to = np.cumsum([getattr(config.one_of, name).p for name in names])
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        """One patch, (96, 96, 3) RGB, changed; `pixels` itself stays as it is."""
+        """Return a patch, (96, 96, 3) RGB, augmented; `pixels` is not changed."""
         *first, one_of, crop = rng.random(len(self._first) + 2)
         for drawn, (p, transform) in zip(first, self._first, strict=True):
             if drawn < p:
@@ -68,20 +68,20 @@ class Augment:
         chosen = int(np.searchsorted(self._up_to, one_of, side="right"))
         if chosen < len(self._one_of):
             pixels = self._one_of[chosen](pixels, rng)
-        if crop < self._crop_p:  # last: what is cut off is white, whatever became of the colours
+        if crop < self._crop_p:  # last, so that colour augmentations do not change the white
             pixels = self._crop(pixels, rng)
         return pixels
 
 
 class Transform:
-    """Albumentations, one after the other, that draw from the generator they are given."""
+    """Applies albumentations in turn, which draw from a given generator."""
 
     def __init__(self, *steps: A.BasicTransform) -> None:
         self._steps = steps
         self._random = random.Random()
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        # Some of them draw from Python's generator. A Compose would be seeded 15 times slower.
+        # Some draw from Python's generator. Seeding an albumentations Compose is 15 times slower.
         self._random.seed(int(rng.integers(2**63)))
         for step in self._steps:
             step.set_random_state(rng, self._random)
@@ -90,17 +90,17 @@ class Transform:
 
 
 def draws(config: AugmentConfig) -> dict[str, Draw]:
-    """The settings of every augmentation by its name in the configuration, in order."""
+    """Return the settings of every augmentation, by its name in the configuration, in order."""
     one_of = {name: getattr(config.one_of, name) for name in OneOf.model_fields}
     first = {name: getattr(config, name) for name in FIRST}
     return {**first, **one_of, "crop": config.crop}
 
 
 def transforms(config: AugmentConfig) -> dict[str, Transform]:
-    """Every augmentation by its name, always applied: how often is `Augment`'s affair.
+    """Return every augmentation by its name; each is applied whenever it is called.
 
     Raises:
-        ConfigError: a range is one that albumentations refuses.
+        ConfigError: albumentations refuses a range.
     """
     made = {}
     for name, draw in draws(config).items():
@@ -116,13 +116,13 @@ def transforms(config: AugmentConfig) -> dict[str, Transform]:
 def preview(
     pixels: Pixels, config: AugmentConfig, seed: int, columns: int = 4
 ) -> list[tuple[Pixels, str]]:
-    """`columns` pictures of a patch for every augmentation, with its name and p.
+    """Return `columns` pictures of a patch for every augmentation, with its name and p.
 
-    The first of all is the patch as it is; beside it, all augmentations together.
+    The first row is the patch itself and, beside it, all augmentations together.
     """
     rngs = [np.random.default_rng((seed, column)) for column in range(columns)]
     together = Augment(config)
-    tiles = [(pixels, "as it is\n")]
+    tiles = [(pixels, "original\n")]
     tiles += [(together(pixels, rng), "all together\nas configured") for rng in rngs[1:]]
     settings = draws(config)
     for name, transform in transforms(config).items():
@@ -132,8 +132,7 @@ def preview(
 
 
 class D4(A.D4):  # type: ignore[misc]  # albumentations ships no types
-    """The eight symmetries of the square, by OpenCV: the library's own turns take ten times as
-    long, and every patch is turned."""
+    """The eight symmetries of the square with OpenCV, ten times faster than the library's own."""
 
     def apply(self, img: Pixels, group_element: str, **_: Any) -> Pixels:
         return np.asarray(SYMMETRIES[group_element](img))
@@ -151,16 +150,16 @@ SYMMETRIES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "hvt": lambda img: cv2.rotate(cv2.transpose(img), cv2.ROTATE_180),
     }
 )
-"""By the library's names."""
+"""By the library's names for them."""
 
 
 class HEStain(A.HEStain):  # type: ignore[misc]  # albumentations ships no types
-    """Haematoxylin and eosin, as one of the published stain matrices has them, made stronger or
-    weaker apart (Tellez et al. 2018, https://doi.org/10.1109/TMI.2018.2820199).
+    """Stain augmentation: changes haematoxylin and eosin separately, by a published stain matrix.
 
-    The library's own keeps of a colour only what its two stains explain: without any jitter a
-    patch of PatchCamelyon changes by 9 of 255 on average. Here the rest stays, so that no jitter
-    is no change; and a shift spares glass, where there is nothing to stain.
+    Tellez et al. 2018, https://doi.org/10.1109/TMI.2018.2820199. The library's own version drops
+    what the two stains do not explain: even without jitter it changes a patch of PatchCamelyon by 9
+    of 255 on average. This version keeps the rest, so that no jitter means no change, and it does
+    not shift glass.
     """
 
     def apply(
@@ -172,7 +171,7 @@ class HEStain(A.HEStain):  # type: ignore[misc]  # albumentations ships no types
         **_: Any,
     ) -> Pixels:
         density = cv2.LUT(img, DENSITY)
-        # A pixel's column of densities is M.T @ its concentrations, which are pinv(M.T) @ it.
+        # A pixel's densities are M.T @ its concentrations; those are pinv(M.T) @ the densities.
         to_stains = np.linalg.solve(stain_matrix @ stain_matrix.T, stain_matrix)
         change = stain_matrix.T @ np.diag(scale_factors - 1) @ to_stains
         scaled = cv2.transform(density, np.eye(3) + change)
@@ -184,23 +183,23 @@ class HEStain(A.HEStain):  # type: ignore[misc]  # albumentations ships no types
 
 
 DENSITY = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)
-"""Optical density of each value; 0 counts as 1."""
+"""Optical density of each pixel value; 0 is treated as 1."""
 
 STAINED = np.array([[5 / 3, 5 / 3, 5 / 3, -0.5]])
-"""How much of a shift a pixel takes: none up to a mean density of 0.1, all from 0.3 on."""
+"""Share of the shift applied to a pixel: 0 up to a mean density of 0.1, 1 from 0.3 on."""
 
 
 class KrizhevskyPCA(A.FancyPCA):  # type: ignore[misc]  # albumentations ships no types
-    """One colour added to all of the patch: along each principal axis of its colours, a normal
-    draw of the standard deviation along it (Krizhevsky et al. 2012, section 4.1).
+    """Colour shift along the principal axes of the patch's colours (Krizhevsky et al. 2012, 4.1).
 
-    The library's own multiplies by the variances of values in [0, 1]: at the usual alpha of 0.1
-    it changes a patch of PatchCamelyon by 0.1 of 255 on average, which rounding removes. (The
-    paper says variance, too, of values whose unit it does not give.)
+    The shift along each axis is normal, with a share `alpha` of the colours' standard deviation.
+    The library's own version multiplies by variances of values in [0, 1]: at the usual alpha of 0.1
+    it changes a patch of PatchCamelyon by 0.1 of 255 on average, which rounding removes. (The paper
+    says variance as well, but not the unit of the values.)
     """
 
     def apply(self, img: Pixels, alpha_vector: NDArray[np.float64], **_: Any) -> Pixels:
-        # Sums of whole numbers in float64 are exact, however many threads BLAS has.
+        # Sums of integers in float64 are exact, whatever the number of BLAS threads.
         colours = img.reshape(-1, 3).astype(np.float64)
         mean = np.array(cv2.mean(img)[:3])
         covariance = colours.T @ colours / len(colours) - np.outer(mean, mean)
@@ -210,7 +209,7 @@ class KrizhevskyPCA(A.FancyPCA):  # type: ignore[misc]  # albumentations ships n
 
 
 class CutEdges(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships no types
-    """Some edges, each with an even chance and at least one, are cut off and white."""
+    """Cuts off edges and fills them with white: a random choice of one to four edges."""
 
     def __init__(self, most_px: int, p: float = 1) -> None:
         super().__init__(p=p)
@@ -268,7 +267,7 @@ def _brightness(draw: Brightness) -> A.BasicTransform:
 
 
 def _contrast(draw: Contrast) -> A.BasicTransform:
-    # Around the patch's mean. RandomBrightnessContrast's is around black, and so a brightness.
+    # Around the patch's mean. RandomBrightnessContrast scales around black: a brightness change.
     return _jitter(contrast=(1 - draw.contrast, 1 + draw.contrast))
 
 
@@ -277,7 +276,7 @@ def _noise(draw: GaussNoise) -> A.BasicTransform:
 
 
 def _motion(draw: MotionBlur) -> A.BasicTransform:
-    # Symmetric: one that is not would move the label region.
+    # Symmetric, because a shifted line would move the label region.
     return A.MotionBlur(blur_limit=draw.length_px, allow_shifted=False, direction_range=(0, 0), p=1)
 
 
@@ -303,4 +302,4 @@ STEPS: Mapping[str, tuple[Callable[[Any], A.BasicTransform], ...]] = MappingProx
         "crop": (lambda draw: CutEdges(draw.most_px),),
     }
 )
-"""What each augmentation is made of, by its name in the configuration."""
+"""The steps of each augmentation, by its name in the configuration."""

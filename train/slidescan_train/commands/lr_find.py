@@ -81,9 +81,9 @@ def command(
         import numpy as np
 
         from slidescan.patches.labelled import load_data
+        from slidescan_train.loop.devices import make_fabric
         from slidescan_train.loop.learner import Learner
         from slidescan_train.loop.range_test import range_test
-        from slidescan_train.loop.training import make_fabric
         from slidescan_train.runs import pictures
         from slidescan_train.runs.run_folder import show
 

@@ -1,1 +1,1 @@
-"""The training loop and what it runs on: batches, steps, validation, range test."""
+"""The training loop and its parts: batches, steps, validation, range test."""

@@ -1,4 +1,4 @@
-"""What a run records of itself: a row for each optimiser step and each epoch, as CSV."""
+"""The history of a run as CSV tables: a row for each optimiser step and each epoch."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch came to.
+    """The scores of one epoch.
 
-    Training scores are of the augmented patches as they went through; validation scores are of
-    the averaged weights on the held-out patches, as they are.
+    Training scores are of the augmented patches during the epoch; validation scores are of the
+    averaged weights on the held-out patches, without augmentation.
     """
 
     number: int
     learning_rate: float
-    """At the last step."""
+    """Of the last step."""
     training_loss: float
     training_accuracy: float
     training_auc: float
@@ -48,18 +48,18 @@ class Epoch:
     """Area under the ROC curve."""
     images_per_second: float
     waiting: float
-    """Share of the training time in which the next batch was not ready."""
+    """Share of the training time spent waiting for batches."""
     seconds: float
 
 
 def best(epochs: Sequence[Epoch]) -> Epoch | None:
-    """The first of those with the highest validation AUC; None where none has any."""
+    """Return the first epoch with the highest validation AUC; None if no epoch has one."""
     scored = (epoch for epoch in epochs if not math.isnan(epoch.validation_auc))
     return max(scored, key=lambda epoch: epoch.validation_auc, default=None)
 
 
 def finished(epochs: Sequence[Epoch], planned: int, patience: int | None) -> bool:
-    """Whether all `planned` epochs are done, or the last `patience` brought no better one."""
+    """Whether all `planned` epochs are done, or the last `patience` epochs were not better."""
     top = best(epochs)
     since = len(epochs) - (top.number if top else 0)
     return len(epochs) >= planned or bool(patience and epochs and since >= patience)
@@ -75,7 +75,7 @@ def write(path: Path, rows: Iterable[Row], kind: type[Row]) -> None:
 
 
 def read(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of `path`. Raises `DataError` where it is no such table."""
+    """Read the rows of `path`. Raises `DataError` if it is not such a table."""
     types: dict[str, Callable[[Any], Any]] = {"int": int, "float": float}
     convert = {field.name: types[str(field.type)] for field in fields(kind)}
     rows = []

@@ -1,7 +1,7 @@
-"""What learns: the network, its average and the optimiser; one step, and all that a step moves.
+"""The network, its average and the optimiser, and one optimiser step.
 
-A step is the same however its patches are divided: into micro-batches on one process, or over
-several processes. Only BatchNorm sees the division, as it normalises within a micro-batch.
+A step gives the same result however its patches are divided into micro-batches and processes. Only
+BatchNorm depends on the division, as it normalises within a micro-batch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,8 @@ from torch import Tensor, nn
 from slidescan.errors import ConfigError
 from slidescan.networks.network import Network, probability
 from slidescan.patches.labelled.patches import Patches
+from slidescan_train.loop.batch_norm import Statistics, total
+from slidescan_train.loop.devices import memory_errors
 from slidescan_train.loop.loader import Batch
 from slidescan_train.recipe.config import LABELLED_PX, TrainConfig
 from slidescan_train.recipe.objective import cross_entropy, distillation, mix, soft_targets
@@ -32,22 +33,22 @@ from slidescan_train.teachers.teacher import Teacher
 
 
 class DivergedError(ConfigError):
-    """The loss or its gradient is no longer a number."""
+    """The loss or its gradient is not finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step came to."""
+    """The result of a step."""
 
     loss: float
     probabilities: NDArray[np.float32]
-    """P(tumour) of the patches as they went through, in the order of the step's rows."""
+    """P(tumour) of the augmented patches, in the order of the step's rows."""
     waited_s: float
-    """For patches that were not ready."""
+    """Time spent waiting for batches."""
 
 
 class Learner:
-    """The state of a training, and one step of it."""
+    """The state of a training, and its optimiser step."""
 
     def __init__(
         self,
@@ -59,8 +60,7 @@ class Learner:
         if not (teacher or config.labelled):
             raise ConfigError(
                 f"augment.one_of.translation.px={config.augment.one_of.translation.px}: without a "
-                f"teacher labels must hold, so at most {LABELLED_PX}; lower it, or name one with "
-                "--teacher"
+                f"teacher labels must hold, so at most {LABELLED_PX}; lower it, or add --teacher"
             )
         self.config, self.fabric, self.teacher = config, fabric, teacher
         torch.manual_seed(config.seed)
@@ -71,7 +71,7 @@ class Learner:
         self.optimiser = make_optimiser(self.network, config)
         compiled: Any = torch.compile(self.network) if config.compile else self.network
         with warnings.catch_warnings():
-            # torch's, of a name that Fabric knows no other of yet.
+            # Fabric uses an argument that torch has renamed.
             warnings.filterwarnings("ignore", message=".*broadcast_buffers")
             self.model, self._stepper = fabric.setup(compiled, self.optimiser)
         self._statistics = Statistics(self.network, fabric)
@@ -84,10 +84,14 @@ class Learner:
         rate: float,
         draw: Sequence[int],
     ) -> Outcome:
-        """Learn from `parts`, the rows of a step's micro-batches; `batches` brings this process'
-        share of them, every n-th. `draw` seeds what is drawn.
+        """Take one optimiser step.
 
-        Raises `DivergedError`, and `ConfigError` where memory does not suffice.
+        `parts` are the rows of its micro-batches, of which `batches` gives every n-th to the n
+        processes in turn. `draw` seeds mixup.
+
+        Raises:
+            DivergedError: the loss or its gradient is not finite.
+            ConfigError: there is not enough memory.
         """
         size = sum(map(len, parts))
         offsets = np.cumsum([0, *map(len, parts)])
@@ -107,13 +111,13 @@ class Learner:
                 told[0] += loss
                 told[1 + offsets[i] : 1 + offsets[i + 1]] = p
                 self._statistics.collect()
-        outcome = _total(self.fabric, told).cpu().numpy()
+        outcome = total(self.fabric, told).cpu().numpy()
         self._statistics.end(len(parts))
         self._move(float(outcome[0]))
         return Outcome(float(outcome[0]), outcome[1:], waited)
 
     def _learn(self, batch: Batch, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """(this micro-batch's share of the step's loss, its probabilities), both detached."""
+        """Return this micro-batch's share of the step's loss and its probabilities."""
         x = to_input(batch.pixels, self.fabric.device)
         labels = torch.as_tensor(batch.labels, device=self.fabric.device)
         targets = soft_targets(labels, self.config.label_smoothing)
@@ -152,7 +156,7 @@ class Learner:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that `restore` needs, by name."""
+        """Return the tensors that `restore` needs, by name."""
         moments = self.optimiser.state_dict()["state"]
         return {
             **{f"network.{k}": v for k, v in self.network.state_dict().items()},
@@ -166,11 +170,11 @@ class Learner:
         }
 
     def numbers(self) -> dict[str, Any]:
-        """What of it is no tensor: steps, and the loss scale of half precision."""
+        """Return the rest that `restore` needs: steps, and the loss scale of half precision."""
         return {"steps": self.steps, "precision": self._precision.state_dict()}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Go back to where `tensors` and `numbers` were taken."""
+        """Restore the state from which `tensors` and `numbers` were taken."""
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -192,51 +196,8 @@ class Learner:
         return self.fabric.strategy.precision
 
 
-class Statistics:
-    """BatchNorm's running statistics, moved once a step by all of its micro-batches.
-
-    Each micro-batch starts from the statistics before the step; at the end they have moved as far
-    as one micro-batch after the other would move them, towards the mean over all processes.
-    """
-
-    def __init__(self, network: nn.Module, fabric: Fabric) -> None:
-        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-        self._counts = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
-        self._running = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
-        self._momentum = norms[0].momentum if norms and norms[0].momentum else 0.0
-        self._fabric = fabric
-
-    def begin(self) -> None:
-        self._before = [b.clone() for b in self._running]
-        self._counted = [b.clone() for b in self._counts]
-        self._sum = [torch.zeros_like(b) for b in self._running]
-
-    def collect(self) -> None:
-        """After each micro-batch."""
-        torch._foreach_add_(self._sum, self._running)
-        torch._foreach_copy_(self._running, self._before)
-
-    def end(self, parts: int) -> None:
-        """After the last of `parts` micro-batches, over all processes."""
-        if not self._running:
-            return
-        # One a step, as the statistics move: however many micro-batches this process had.
-        torch._foreach_copy_(self._counts, [count + 1 for count in self._counted])
-        flat = _total(self._fabric, torch.cat(self._sum)) / parts
-        means = torch.split(flat, [len(b) for b in self._running])
-        further = (1 - (1 - self._momentum) ** parts) / self._momentum
-        torch._foreach_lerp_(self._running, list(means), further)
-
-
-def _total(fabric: Fabric, tensor: Tensor) -> Tensor:
-    """The sum over all processes."""
-    total = fabric.all_reduce(tensor, reduce_op="sum")
-    assert isinstance(total, Tensor)
-    return total
-
-
 def make_optimiser(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Weight decay on convolution weights, none on BatchNorm and biases."""
+    """Make the optimiser: weight decay on convolution weights, none on BatchNorm and biases."""
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
@@ -250,7 +211,7 @@ def make_optimiser(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Exponential moving average of the parameters and of BatchNorm's statistics."""
+    """Update the exponential moving average of the parameters and BatchNorm's statistics."""
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     floating = [pair for pair in pairs if pair[0].dtype.is_floating_point]
     old, new = map(list, zip(*floating, strict=True))
@@ -260,43 +221,21 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def to_input(pixels: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32, channels last in memory."""
+    """Turn pixels (N, H, W, 3) uint8 into (N, 3, H, W) float32, channels last in memory."""
     return torch.as_tensor(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2).float()
 
 
 def tumour(logits: Tensor) -> Tensor:
-    """P(tumour) (N,) of logits (N, 2)."""
+    """Return P(tumour) (N,) of logits (N, 2)."""
     return probability(logits[:, :, None, None])[:, 0, 0]
 
 
 @torch.inference_mode()
 def predict(network: nn.Module, patches: Patches, device: torch.device, batch: int = 256) -> Tensor:
-    """Logits (N, 2), on the CPU, of `patches` as they are, in single precision."""
+    """Return logits (N, 2), on the CPU, of patches without augmentation, in float32."""
     return torch.cat(
         [
             network(to_input(patches.pixels(slice(i, i + batch)), device))[:, :, 0, 0].cpu()
             for i in range(0, len(patches), batch)
         ]
-    )
-
-
-@contextmanager
-def memory_errors(config: TrainConfig) -> Iterator[None]:
-    """Say which setting to lower where memory runs out."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _too_large(config) from error
-    except RuntimeError as error:
-        # On a CPU torch raises nothing more specific.
-        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-            raise _too_large(config) from error
-        raise
-
-
-def _too_large(config: TrainConfig) -> ConfigError:
-    half = max(2, config.micro_batch // 2)
-    return ConfigError(
-        f"out of memory with {config.micro_batch} patches at a time; lower micro_batch, e.g. "
-        f"--set micro_batch={half}: a step keeps its {config.batch} patches"
     )

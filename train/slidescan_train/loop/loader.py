@@ -1,4 +1,4 @@
-"""Batches prepared ahead, by a thread or by processes; their content depends on neither."""
+"""Batches prepared ahead by a thread or by processes, with the same content."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from slidescan_train.recipe.config import AugmentConfig, TrainConfig
 
 Rows = NDArray[np.intp]
 Item = tuple[int, Rows]
-"""An epoch, and rows to prepare for it."""
+"""An epoch, and the rows of a batch."""
 Prepared = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 AHEAD = 2
-"""Batches that each worker prepares ahead of the one in use."""
+"""Batches that each worker prepares ahead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Augmented patches, in the order they were asked for."""
+    """Augmented patches, in the order of their rows."""
 
     pixels: Tensor
     """(n, 96, 96, 3) uint8 RGB."""
     labels: Tensor
     """(n,) int64, 1 for tumour."""
     rows: Rows
-    """(n,): which of the patches they are."""
+    """(n,): rows of the patches in the data."""
 
 
 def steps(count: int, batch: int, seed: int, epoch: int) -> list[Rows]:
-    """Rows of each optimiser step of an epoch: all `count` in a new order, cut into steps.
+    """Return the rows of each optimiser step of an epoch: all `count` rows shuffled and cut.
 
-    What is left over (fewer than `batch`) waits for another epoch's order; where `batch` is more
-    than `count`, one step has all.
+    The remainder (fewer than `batch` rows) is left out of this epoch. If `batch` is more than
+    `count`, one step has all rows.
     """
     order = np.random.default_rng((seed, epoch)).permutation(count)
     size = min(batch, count)
@@ -58,10 +58,10 @@ def steps(count: int, batch: int, seed: int, epoch: int) -> list[Rows]:
 
 
 def micro_batches(rows: Rows, micro: int, processes: int) -> list[Rows]:
-    """The parts of one step: near-equal, at most `micro` rows each, as many for every process.
+    """Divide a step into near-equal micro-batches of at most `micro` rows, as many per process.
 
     Raises:
-        ConfigError: one would have fewer than the two patches that BatchNorm needs.
+        ConfigError: a micro-batch would have fewer than the two patches that BatchNorm needs.
     """
     parts = processes * math.ceil(len(rows) / (micro * processes))
     if len(rows) < 2 * parts:
@@ -74,7 +74,7 @@ def micro_batches(rows: Rows, micro: int, processes: int) -> list[Rows]:
 
 
 def epoch_plan(count: int, config: TrainConfig, epoch: int, processes: int = 1) -> list[list[Rows]]:
-    """The micro-batches of each step of an epoch over `count` patches."""
+    """Return the micro-batches of each step of an epoch over `count` patches."""
     return [
         micro_batches(rows, config.micro_batch, processes)
         for rows in steps(count, config.batch, config.seed, epoch)
@@ -82,11 +82,11 @@ def epoch_plan(count: int, config: TrainConfig, epoch: int, processes: int = 1) 
 
 
 class Loader:
-    """A context manager that prepares batches ahead: by one thread of this process (`workers` 0),
-    or by that many processes, which stay from epoch to epoch.
+    """Prepares batches ahead, in a thread (`workers` 0) or in that many processes.
 
-    What is drawn for a patch depends on the seed, the epoch and its row alone. `pin` puts batches
-    into memory that a GPU copies from by itself.
+    The augmentation of a patch depends only on the seed, the epoch and its row. `pin` puts batches
+    into pinned memory, from which a GPU copies asynchronously. A context manager; the processes
+    stay from epoch to epoch.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class Loader:
         self._pool: Executor
         self._prepare: Callable[[Item], Prepared]
         if workers:
-            # Of the standard library, whose processes tell of a dead one among them; a torch
-            # DataLoader may wait for ever on a lock that such a one held.
+            # The standard library's executor reports a process that died. A torch DataLoader may
+            # wait forever on a lock that the dead process held.
             self._pool = ProcessPoolExecutor(workers, _context(), _start, (source,))
             self._prepare = _prepare
         else:
@@ -107,7 +107,7 @@ class Loader:
             self._prepare = source.prepare
 
     def load(self, epoch: int, index: Sequence[Rows]) -> Iterator[Batch]:
-        """The patches at each of `index`, augmented, in that order.
+        """Yield the augmented patches at each of `index`, in that order.
 
         Raises:
             SlidescanError: a worker process died.
@@ -150,14 +150,14 @@ class _Source:
         epoch, rows = item
         pixels = self._patches.pixels(rows)
         for i, row in enumerate(rows):
-            # A spawn key, for it keeps these apart from the generator of the epoch's order.
+            # The spawn key makes these generators differ from the one of the epoch's order.
             seeds = np.random.SeedSequence((self._seed, epoch), spawn_key=(int(row),))
             pixels[i] = self._augment(pixels[i], np.random.default_rng(seeds))
         return pixels, self._patches.labels[rows]
 
 
 _source: _Source
-"""That of a worker process, which has one for its whole life."""
+"""The source of a worker process."""
 
 
 def _start(source: _Source) -> None:
@@ -172,7 +172,7 @@ def _prepare(item: Item) -> Prepared:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """How workers start: never by a fork of this process, whose threads would not come along."""
+    """Return how workers start: never by a fork of this process, which has threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from slidescan.patches.labelled.patches import Patches
 from slidescan.tools.csv_tables import write_table
+from slidescan_train.loop.devices import worker_count
 from slidescan_train.loop.learner import DivergedError, Learner
 from slidescan_train.loop.loader import Batch, Loader, epoch_plan
-from slidescan_train.loop.training import worker_count
 
 SMOOTHING = 0.9
 """Of the exponential average over the losses, corrected for its start, as in fastai."""

@@ -1,1 +1,1 @@
-"""What a training is: its settings, learning-rate schedule and loss."""
+"""The recipe of a training: settings, learning-rate schedule and loss."""

@@ -29,7 +29,7 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
-        raise ValueError("an odd number is wanted")
+        raise ValueError("must be odd")
     return value
 
 
@@ -39,8 +39,8 @@ Sigma = Annotated[float, Field(gt=0, le=5)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
 
 DEFAULT_PLAN = NasnetPlan(
-    # Dense convolutions where there are many pixels, cells where there are few: on a CPU
-    # separable convolutions are bound by memory, dense ones by arithmetic.
+    # Dense convolutions at high resolution, NASNet cells at low resolution: on a CPU separable
+    # convolutions are limited by memory bandwidth, dense ones by arithmetic.
     stem=(
         LayerPlan(kernel=4, stride=2, filters=32),
         LayerPlan(kernel=3, filters=64),
@@ -55,100 +55,103 @@ DEFAULT_PLAN = NasnetPlan(
 
 
 class Draw(Settings):
-    """One augmentation: how often a patch goes through it, and its range below."""
+    """One augmentation: its probability, and in subclasses its range."""
 
     p: Probability
 
 
 class Turn(Draw):
-    """Flips and quarter turns: exact, and the label region stays where it is."""
+    """Flips and rotations by 90 degrees: exact, and the label region stays in the centre."""
 
 
 class Stain(Draw):
-    """Haematoxylin and eosin jittered apart, as laboratories differ (Tellez et al. 2018)."""
+    """Stain augmentation: haematoxylin and eosin separately (Tellez et al. 2018)."""
 
     scale: Share = 0.2
-    """Each stain's strength is multiplied by 1 +- this."""
+    """The intensity of each stain is multiplied by 1 +- this."""
     shift: Share = 0.1
-    """And changed by +- this, as an optical density; glass takes none of it."""
+    """The optical density of each stain is shifted by +- this, except on glass."""
 
 
 class Hue(Draw):
-    """Colours turned around the circle of hues, and their saturation changed: the stains of
-    laboratories that no patch is from (Tellez et al. 2019,
-    https://doi.org/10.1016/j.media.2019.101544). Glass has no colour and stays as it is."""
+    """Hue and saturation augmentation: stains of laboratories that are not in the data.
+
+    Tellez et al. 2019, https://doi.org/10.1016/j.media.2019.101544. Glass has no colour and does
+    not change.
+    """
 
     turn: Annotated[float, Field(ge=0, le=0.5)] = 0.5
-    """Of the circle, at most, either way; half of it is any hue at all."""
+    """Largest shift of the hue either way, as a share of the colour circle; 0.5 gives any hue."""
     saturation: Share = 0.5
-    """Saturation is multiplied by 1 +- this."""
+    """The saturation is multiplied by 1 +- this."""
 
 
 class Crop(Draw):
-    """Some edges are cut off and read as white, as the scanner reads what is beyond a slide.
+    """Random crop: edges are cut off and filled with white, as the scanner reads outside a slide.
 
-    The network takes nothing smaller than its field, and enlarging the rest would change the
-    resolution; so the cut edges are made empty. The label region always stays whole.
+    The network needs its whole field of view, and enlarging the rest would change the resolution.
+    The label region is never cut.
     """
 
     most_px: Annotated[int, Field(ge=1, le=32, strict=True)] = 24
-    """Widest strip cut from an edge; the label region begins 32 px from it."""
+    """Widest strip that is cut from an edge; the label region begins 32 px from it."""
 
 
 class Blur(Draw):
-    """Gaussian blur: a slide out of focus."""
+    """Gaussian blur, as out of focus."""
 
     sigma_px: Annotated[tuple[Sigma, Sigma], AfterValidator(_rising)] = (0.5, 1.5)
 
 
 class Rotation(Draw):
-    """By any small angle; edges are mirrored.
+    """Rotation by a small angle; edges are mirrored.
 
-    The label speaks of an upright 32 px square: at 15 degrees its corners move by 6 px.
+    The label refers to an upright 32 px square: at 15 degrees its corners move by 6 px.
     """
 
     degrees: Annotated[float, Field(gt=0, le=15)] = 10.0
 
 
 LABELLED_PX = 4
-"""The longest shift after which a label still says what is in the middle of a patch."""
+"""The longest translation under which a label still holds for the centre of a patch."""
 
 
 class Translation(Draw):
-    """By whole pixels; edges are mirrored. A shift beyond `LABELLED_PX` moves tumour out of the
-    square that the label speaks of, or into it: what is there now a teacher alone can say.
+    """Translation by whole pixels; edges are mirrored.
 
-    Eight ninths of a patch are margin that no label speaks of; so far shifted, every part of it
-    is in the middle at times. Up to 32 px the square holds no mirrored tissue.
+    A translation beyond `LABELLED_PX` can move tumour into or out of the labelled square. The new
+    centre has no label then; only a teacher's probability can be the target. Eight ninths of a
+    patch are margin without a label, so such translations show the network more tissue. Up to 32 px
+    the centre contains no mirrored tissue.
     """
 
     px: Annotated[int, Field(ge=1, le=LABEL_PX, strict=True)] = 3
 
 
 class FancyPCA(Draw):
-    """Colours moved along their principal axes (Krizhevsky et al. 2012)."""
+    """Colour shift along the principal axes of the colours (Krizhevsky et al. 2012)."""
 
     alpha: Positive = 0.1
-    """Standard deviation of the move, as a share of that of the colours along the axis."""
+    """Standard deviation of the shift, as a share of that of the colours along the axis."""
 
 
 class Brightness(Draw):
-    """Brightness changed by +- a share of the full scale."""
+    """Brightness shifted by +- this share of the full scale."""
 
     brightness: Share = 0.2
 
 
 class Saturation(Draw):
-    """Colour saturation multiplied by 1 to 1 + this."""
+    """Saturation multiplied by a factor from 1 to 1 + this."""
 
     saturation: Positive = 0.5
 
 
 class MotionBlur(Draw):
-    """The stage moved: a line of this many pixels in any direction."""
+    """Motion blur: along a line of this many pixels in any direction."""
 
     length_px: Annotated[tuple[Odd, Odd], AfterValidator(_rising)] = (3, 7)
-    """Odd, so that the line has a middle: another would move the label region."""
+    """Odd, so that the line is centred: an even length would move the label region."""
 
 
 class Contrast(Draw):
@@ -158,7 +161,7 @@ class Contrast(Draw):
 
 
 class GaussNoise(Draw):
-    """Noise of the sensor; standard deviation as a share of the full scale."""
+    """Gaussian noise; standard deviation as a share of the full scale."""
 
     std: Annotated[tuple[Deviation, Deviation], AfterValidator(_rising)] = (0.01, 0.05)
 
@@ -180,13 +183,13 @@ class BrightnessNoise(Brightness, GaussNoise):
 
 
 class JPEG(Draw):
-    """Compression, as scanners save their slides."""
+    """JPEG compression."""
 
     quality: Annotated[tuple[Percent, Percent], AfterValidator(_rising)] = (50, 95)
 
 
 class OneOf(Settings):
-    """At most one of these changes a patch; what their probabilities leave is untouched."""
+    """At most one of these is applied to a patch; their probabilities add up to 1 or less."""
 
     blur: Blur = Blur(p=0)
     rotation: Rotation = Rotation(p=0)
@@ -212,7 +215,7 @@ class OneOf(Settings):
 
 
 class AugmentConfig(Settings):
-    """What a patch goes through, drawn anew for every patch and epoch, in this order."""
+    """All augmentations, in their order; drawn anew for every patch and epoch."""
 
     d4: Turn = Turn(p=1.0)
     stain: Stain = Stain(p=0.5)
@@ -222,67 +225,68 @@ class AugmentConfig(Settings):
 
 
 class DistilConfig(Settings):
-    """How a student follows its teacher (Hinton et al. 2015); used where one is given."""
+    """Distillation from a teacher (Hinton et al. 2015); used if one is given."""
 
     weight: Probability = 0.9
-    """Of the teacher's soft labels; the rest is that of the labels."""
+    """Weight of the teacher's probabilities in the loss; the labels have the rest."""
     temperature: Positive = 2.0
 
 
 class TrainConfig(Settings):
-    """One training run. Rates are per optimiser step, times in epochs."""
+    """All settings of a training run."""
 
     plan: AnyPlan = DEFAULT_PLAN
     augment: AugmentConfig = AugmentConfig()
     epochs: Count = 60
     patience: Count | None = None
-    """Stop after so many epochs without a better validation AUC; null: never."""
+    """Stop after this number of epochs without a better validation AUC; null: never."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the patches held out, unless the data bring a split of their own."""
+    """Share of the patches held out, unless the data have their own split."""
     batch: Annotated[int, Field(ge=2, strict=True)] = 64
-    """Patches of one optimiser step, over all micro-batches and processes."""
+    """Patches per optimiser step, over all micro-batches and processes."""
     micro_batch: Annotated[int, Field(ge=2, strict=True)] = 64
-    """Patches of one forward pass, which BatchNorm sees; more memory allows more."""
+    """Patches per forward pass, over which BatchNorm averages; limited by memory."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     momentum: Share = 0.9
-    """Of SGD, or AdamW's first beta."""
+    """Momentum of SGD, or the first beta of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """On convolution weights alone: BatchNorm and biases are spared."""
+    """On convolution weights, not on BatchNorm and biases."""
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
     warm_up: Share = 0.05
-    """Share of all steps in which the rate rises."""
+    """Share of all steps in which the learning rate rises."""
     label_smoothing: Share = 0.02
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of the Beta distribution that pairs of patches are mixed by; 0: none."""
+    """Alpha of the Beta distribution of mixup; 0: no mixup."""
     distil: DistilConfig = DistilConfig()
     ema: Share = 0.998
-    """Decay of the averaged weights, which are the ones evaluated and saved."""
+    """Decay of the averaged weights, which are evaluated and saved."""
     clip: Positive | None = 5.0
-    """Largest gradient norm; null: any."""
+    """Largest gradient norm; null: no limit."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     compile: Switch = False
     """torch.compile: faster steps after a minute or two of compiling."""
     deterministic: Switch = False
-    """The same weights again on a GPU too, slower; on a CPU they always are."""
+    """Reproducible weights on a GPU too, slower; on a CPU they always are."""
     workers: Annotated[int, Field(ge=0, strict=True)] | None = None
     """Processes that prepare batches; 0: a thread; null: a thread on a CPU, all cores on a GPU."""
     checkpoint_minutes: Positive = 10.0
-    """A checkpoint is kept at the end of each epoch, and within a longer one so often."""
+    """Minutes between checkpoints within an epoch; every epoch ends with one."""
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
 
     @model_validator(mode="after")
     def _true_labels(self) -> Self:
         if not self.labelled and self.distil.weight < 1:
             raise ValueError(
-                f"augment.one_of.translation.px: labels hold up to {LABELLED_PX} px, and beyond "
-                f"that a teacher alone must count; distil.weight is {self.distil.weight:g}, not 1"
+                f"augment.one_of.translation.px: labels hold up to {LABELLED_PX} px; "
+                f"beyond that only a teacher counts: set distil.weight to 1, not "
+                f"{self.distil.weight:g}"
             )
         return self
 
     @property
     def labelled(self) -> bool:
-        """Whether labels hold for every patch as it is augmented."""
+        """Whether labels hold for every augmented patch."""
         shift = self.augment.one_of.translation
         return shift.p == 0 or shift.px <= LABELLED_PX
 
@@ -316,10 +320,10 @@ def _read(path: Path) -> TrainConfig:
 
 
 def _changed(settings: Any, change: str) -> Any:
-    """`settings` with `change` made; a list's items go by their number, `plan.cells.0.filters`."""
+    """Return `settings` with `change` made; items of lists by number: `plan.cells.0.filters`."""
     key, equals, text = change.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {change!r}: wants key=value, e.g. --set learning_rate=0.01")
+        raise ConfigError(f"--set {change!r}: needs key=value, e.g. --set learning_rate=0.01")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -328,7 +332,7 @@ def _changed(settings: Any, change: str) -> Any:
 
 
 def _put(settings: Any, keys: list[str], value: Any, path: str) -> Any:
-    """`settings` with the value at `keys` replaced; `path` leads to it."""
+    """Return `settings` with the value at `keys` replaced; `path` names their place in messages."""
     if not keys:
         return value
     key, *rest = keys

@@ -1,4 +1,4 @@
-"""What a step minimises: cross-entropy with soft targets, mixup, and a teacher's opinion."""
+"""The loss: cross-entropy with soft targets, mixup, and distillation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from slidescan_train.recipe.config import DistilConfig
 
 
 def soft_targets(labels: Tensor, smoothing: float) -> Tensor:
-    """Labels (N,) as probabilities (N, 2); `smoothing` of each is spread over both classes."""
+    """Turn labels (N,) into probabilities (N, 2) with label smoothing."""
     return F.one_hot(labels, CLASSES).float() * (1 - smoothing) + smoothing / CLASSES
 
 
 def mix(
     x: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018): each patch and its target with those of another of the batch.
+    """Mix each patch and its target with another of the batch (mixup, Zhang et al. 2018).
 
-    The share of each is drawn from Beta(alpha, alpha).
+    The shares are drawn from Beta(alpha, alpha).
     """
     share = torch.from_numpy(rng.beta(alpha, alpha, len(x)).astype(np.float32)).to(x.device)
     other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
@@ -30,12 +30,12 @@ def mix(
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over (N, 2) logits of the cross-entropy with probabilities (N, 2)."""
+    """Return the mean cross-entropy of logits (N, 2) with probabilities (N, 2)."""
     return -(targets * logits.log_softmax(1)).sum(1).mean()
 
 
 def distillation(logits: Tensor, teacher: Tensor, config: DistilConfig) -> Tensor:
-    """Divergence from the teacher's softened opinion (Hinton et al. 2015), both logits (N, 2)."""
+    """Return the KL divergence from the teacher at a temperature; both give logits (N, 2)."""
     heat = config.temperature
     divergence = F.kl_div(
         (logits / heat).log_softmax(1),

@@ -1,4 +1,4 @@
-"""All that a run needs to go on, in one file: tensors, and the rest as JSON in its header."""
+"""A run's checkpoint in one file: tensors, and the rest as JSON in its header."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEY = "slidescan"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Replace the checkpoint at `path`; a full disk leaves the one that is there."""
+    """Replace the checkpoint at `path`; on a full disk the previous one stays."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = safetensors.torch.save(plain, {_KEY: json.dumps(about)})
     with replacing(path) as beside:
@@ -26,12 +26,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, the rest). Raises `DataError` where the file is damaged or something else."""
+    """Return (tensors, the rest). Raises `DataError` if the file is not a whole checkpoint."""
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()[_KEY])
         return safetensors.torch.load(path.read_bytes()), about
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path}: not a checkpoint that can be read ({error}); start anew with another --out"
+            f"{path}: not a checkpoint that can be read ({error}); choose another --out"
         ) from error

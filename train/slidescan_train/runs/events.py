@@ -1,4 +1,4 @@
-"""TensorBoard event files, written in this thread."""
+"""TensorBoard event files, written in the calling thread."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from slidescan.tools.atomic_files import writing
 from slidescan_train.loop.history import Epoch, Step
 
 FLUSH_S = 10.0
-"""TensorBoard sees steps at most so much later."""
+"""Longest delay until TensorBoard sees a step."""
 
 
 class Events:
-    """Scalars of a run for TensorBoard, by optimiser step.
+    """Writes the scalars of a run for TensorBoard, by optimiser step.
 
-    tensorboard's own writers hand the file to a thread, where a full disk ends in a traceback or
-    in a process that waits for ever; here it is a `WriteError` at the call.
+    tensorboard's own writers use a thread, in which a full disk causes a traceback or a process
+    that waits forever. Here it raises `WriteError` in the caller.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        """Begin a file in `folder`, which is made.
+        """Begin a file in `folder`, which is created.
 
-        A resumed run goes on at `purge_step`: what a killed run wrote of it and of later steps
-        vanishes from view.
+        A resumed run continues at `purge_step`: TensorBoard hides what was recorded before of this
+        and later steps.
         """
         # TensorBoard reads a folder's files in the order of their names.
         seconds, rest = divmod(time.time_ns(), 10**9)
@@ -76,7 +76,7 @@ class Events:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # What stopped the run must not be hidden by the disk that is still full.
+        # A disk that is still full must not hide the error that ended the run.
         with suppress(WriteError) if kind else nullcontext():
             self.close()
 

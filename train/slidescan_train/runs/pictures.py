@@ -1,4 +1,4 @@
-"""Pictures of curves: a run while it trains, a range test, several runs."""
+"""Plots of a run while it trains, of a range test, and of several runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slidescan.pictures import style
 from slidescan_train.loop.history import Epoch, Step, best
 
 POINTS = 2000
-"""Steps drawn at most: more than a panel has pixels."""
+"""Most steps that are drawn: more than a panel has pixels."""
 LABELS = {"loss": "loss (nats)", "accuracy": "accuracy at 0.5", "auc": "ROC AUC"}
 """Axis labels of an epoch's scores."""
 UNDEFINED = "undefined: one class, or not finite"
@@ -77,7 +77,7 @@ def _count(n: int, what: str) -> str:
 
 
 def _tail(steps: Sequence[Step]) -> Sequence[Step]:
-    """The steps of the last epoch; found from behind, for there may be millions."""
+    """Return the steps of the last epoch, searched from the end as there may be millions."""
     first = len(steps)
     while first and steps[first - 1].epoch == steps[-1].epoch:
         first -= 1
@@ -98,19 +98,19 @@ def _within(panel: Axes, steps: Sequence[Step]) -> None:
         panel.plot(shown + 1, smoothed(losses, width)[shown], color=style.BLUE, label=label)
     finite = losses[np.isfinite(losses)]
     if len(finite):
-        # One batch gone astray must not flatten all others.
+        # A single outlier must not flatten the rest of the curve.
         panel.set_ylim(min(0, finite.min()), 1.1 * max(np.quantile(finite, 0.995), 1e-6))
     style.whole(panel)
     style.legend(panel)
 
 
 def thinned(count: int, most: int = POINTS) -> NDArray[np.intp]:
-    """At most `most` indices of `count`, evenly spaced, first and last among them."""
+    """Return at most `most` of `count` indices, evenly spaced, with the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
 
 
 def smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Mean of the finite among the `width` values around each; fewer at the ends."""
+    """Return the moving mean over `width` values; values that are not finite are skipped."""
     finite = np.isfinite(values)
     sums, counts = (
         np.concatenate([[0.0], np.cumsum(np.where(finite, x, 0.0))])
@@ -155,7 +155,7 @@ def _scores(panel: Axes, epochs: Sequence[Epoch], score: str, top: Epoch | None)
 
 
 def _dots(epochs: Sequence[Epoch]) -> int:
-    """Size of the markers: many would hide the line, a single epoch is nothing without."""
+    """Size of the markers: none if there are many; a single epoch needs one."""
     return 4 if len(epochs) <= 40 else 0
 
 
@@ -192,7 +192,7 @@ def range_test_figure(
         panel.axvline(suggestion, color=style.ORANGE, linestyle="--", label=label)
     values = np.array([x for x in smooth if np.isfinite(x)])
     if len(values):
-        # What matters is the descent; the explosion after it only has to be seen to begin.
+        # Show the descent, and only the beginning of the divergence.
         low, start = values.min(), values[0]
         room = max(start - low, 0.1 * abs(low), 1e-6)
         panel.set_ylim(low - 0.3 * room, max(start, low) + 0.7 * room)
@@ -231,6 +231,6 @@ def _unit(seconds: float) -> tuple[str, float]:
 
 
 def _look(number: int) -> tuple[str, str]:
-    """Colour and line of a run; beyond the colours, other lines."""
+    """Colour and line style of a run; the style changes when the colours are used up."""
     again, colour = divmod(number, len(style.COLOURS))
     return style.COLOURS[colour], ("-", "--", "-.", ":")[again % 4]

@@ -18,9 +18,11 @@ from slidescan.models import model
 from slidescan.patches.labelled import Data, load_data
 from slidescan.tools.atomic_files import lock, release, writing
 from slidescan.tools.settings_diff import differences
+from slidescan_train.loop.devices import make_fabric
 from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.loop.learner import Learner
-from slidescan_train.loop.training import Progress, make_fabric, train
+from slidescan_train.loop.progress import Progress
+from slidescan_train.loop.training import train
 from slidescan_train.recipe.config import TrainConfig
 from slidescan_train.runs import checkpoint
 from slidescan_train.runs.files import CHECKPOINT, LAST, check_out

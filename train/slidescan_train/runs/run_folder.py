@@ -23,7 +23,7 @@ from slidescan.tools.atomic_files import replacing
 from slidescan_train.loop import history
 from slidescan_train.loop.history import Epoch, Step, best, finished
 from slidescan_train.loop.learner import Learner
-from slidescan_train.loop.training import Progress
+from slidescan_train.loop.progress import Progress
 from slidescan_train.loop.validation import validate
 from slidescan_train.runs import checkpoint, pictures
 from slidescan_train.runs.events import Events

@@ -1,4 +1,4 @@
-"""Public ImageNet weights to start from, of the architectures that have any."""
+"""Public ImageNet weights to start from, for the architectures that have some."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ UNREADABLE = (
 
 
 def load_published(source: str, plan: Plan) -> Start:
-    """A network whose body has the weights at `source`: `imagenet`, or a file of a state dict.
+    """Make a network whose body has the weights at `source`: `imagenet`, or a state dict's file.
 
-    The published classifier is left out: its classes are others. A file is read by torch's
-    restricted unpickler, which makes tensors and nothing else. Raises `ModelError`, or
-    `ConfigError` where the architecture has none or a package is missing.
+    The published classifier is left out, as its classes are different. A file is read by torch's
+    restricted unpickler, which makes tensors only.
+
+    Raises:
+        ModelError: the file is missing, damaged, or of another architecture.
+        ConfigError: the architecture has no public weights, or a package is missing.
     """
     network = Network(plan)
     if not isinstance(network.body, NasnetMobile | EfficientNetLite):
@@ -55,7 +58,7 @@ def load_published(source: str, plan: Plan) -> Start:
 
 
 def _installed(plan: Plan) -> tuple[Path, str]:
-    """The file of a package, and the package with its version."""
+    """Return the weights' file of a package, and the package's name with its version."""
     if not isinstance(plan, LitePlan):
         raise ConfigError(
             f"--init {IMAGENET}: no package has weights of arch {plan.arch}; name a file of them"
@@ -74,7 +77,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(
-            f"{path}: no such file; --init wants a model or published weights"
+            f"{path}: no such file; --init needs a model or published weights"
         ) from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -83,7 +86,7 @@ def _read(path: Path) -> bytes:
 def _unpickle(path: Path, content: bytes) -> Mapping[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of files that older versions wrote
+            warnings.simplefilter("ignore")  # torch warns of files of older versions
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise ModelError(

@@ -1,8 +1,8 @@
-"""A wider network that gives what a trained narrower one gives, to start from.
+"""Widening: a wider network with the same output as a trained narrower one, to start from.
 
-Net2WiderNet (Chen, Goodfellow and Shlens 2016): a channel beyond the narrow network's is a copy of
-one of those, and what reads the copies shares the weight of the original out among them. The shares
-are drawn at random, so that copies learn different things.
+Net2WiderNet (Chen, Goodfellow and Shlens 2016): each additional channel is a copy of a channel of
+the narrow network, and the next layer divides the original's weight among the copies. The shares
+are random, so that the copies can learn different features.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from slidescan.tools.settings_diff import flat
 
 
 def may_widen(narrow: Plan, wide: Plan) -> bool:
-    """Whether `wide` has the layers and cells of `narrow`, none of them with fewer filters."""
+    """Whether `wide` has the same layers and cells as `narrow`, none with fewer filters."""
     old, new = (flat(plan.model_dump(mode="json")) for plan in (narrow, wide))
     return (
         isinstance(narrow, NasnetPlan | PlainPlan)
@@ -37,9 +37,9 @@ def _wider(key: str, old: str, new: str) -> bool:
 
 @torch.no_grad()
 def widened(narrow: Network, plan: Plan, seed: int) -> Network:
-    """A network of `plan` that gives the logits of `narrow`; `may_widen` says for which plans.
+    """Return a network of `plan` with the logits of `narrow`; `may_widen` says for which plans.
 
-    `seed` draws the shares.
+    The shares are drawn with `seed`.
     """
     wide = Network(plan).to(narrow.head.classifier.weight.dtype)
     _Widening(seed).network(narrow, wide)
@@ -47,10 +47,10 @@ def widened(narrow: Network, plan: Plan, seed: int) -> Network:
 
 
 class _Widening:
-    """Goes through both networks as the pixels do.
+    """Walks through both networks from input to output.
 
-    The channels of a map of features are known as numbers: which of the narrow network's each of
-    the wide one's is a copy of.
+    Channels of features are given as indices: for each channel of the wide network, the channel of
+    the narrow network that it copies.
     """
 
     def __init__(self, seed: int) -> None:
@@ -68,7 +68,7 @@ class _Widening:
         self.chain(narrow.head, wide.head, features)
 
     def cell(self, narrow: Cell, wide: Cell, current: Tensor, previous: Tensor) -> Tensor:
-        """The channels of its output, of those of its inputs."""
+        """Return the channels of the output, given those of the inputs."""
         made = self.chain(narrow.current, wide.current, current)
         self.chain(narrow.previous, wide.previous, previous)
         for steps in zip(narrow.steps, wide.steps, strict=True):
@@ -78,7 +78,7 @@ class _Widening:
         return torch.cat([made + k * filters for k in range(len(narrow.output))])
 
     def chain(self, narrow: nn.Module, wide: nn.Module, inputs: Tensor) -> Tensor:
-        """Of layers that follow each other, the channels that come out."""
+        """Return the output channels of consecutive layers."""
         for a, b in zip(narrow.modules(), wide.modules(), strict=True):
             if isinstance(a, nn.Conv2d) and isinstance(b, nn.Conv2d):
                 inputs = self.convolution(a, b, inputs)
@@ -89,10 +89,10 @@ class _Widening:
         return inputs
 
     def convolution(self, narrow: nn.Conv2d, wide: nn.Conv2d, inputs: Tensor) -> Tensor:
-        if narrow.groups > 1:  # depthwise: a channel of its own for each
+        if narrow.groups > 1:  # depthwise: one filter per channel
             wide.weight.copy_(narrow.weight[inputs])
             return inputs
-        # The first channels are the narrow network's own, further ones their copies, in turn.
+        # The first channels are those of the narrow network, the further ones copies in turn.
         outputs = torch.arange(wide.out_channels) % narrow.out_channels
         wide.weight.copy_(narrow.weight[outputs][:, inputs] * self.shares(len(outputs), inputs))
         if narrow.bias is not None and wide.bias is not None:
@@ -100,9 +100,9 @@ class _Widening:
         return outputs
 
     def shares(self, outputs: int, inputs: Tensor) -> Tensor:
-        """(outputs, inputs, 1, 1); over the copies of one input they add up to 1."""
+        """Return shares (outputs, inputs, 1, 1), which add up to 1 over the copies of an input."""
         drawn = torch.rand(outputs, len(inputs), dtype=torch.float64, generator=self.random)
-        drawn += 0.5  # none gets next to nothing
+        drawn += 0.5  # no share is close to 0
         total = torch.zeros(outputs, int(inputs.max()) + 1, dtype=torch.float64)
         total.index_add_(1, inputs, drawn)
         return (drawn / total[:, inputs])[:, :, None, None]
