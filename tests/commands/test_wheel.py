@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import patches
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -66,8 +67,9 @@ def test_the_installed_wheel_scans(
     (tmp_path / "map.zarr").rename(tmp_path / "checkerboard.zarr")
     cell, patch, _ = run(python, "-c", example[1], cwd=tmp_path).splitlines()
     assert abs(float(cell) - float(patch)) <= 1e-5
+    data = patches.write(tmp_path / "data", patches.make(2))
     missing = subprocess.run(
-        [slidescan, "train", "--data", "."], cwd=tmp_path, capture_output=True, text=True
+        [slidescan, "train", "--data", data], cwd=tmp_path, capture_output=True, text=True
     )
     assert missing.returncode == 1
     assert f"{python} -m pip install albumentations==2.0.8 " in missing.stderr
