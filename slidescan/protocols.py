@@ -88,7 +88,7 @@ class Bar(Protocol):
         """Advance by `done`."""
 
 
-class Report(Protocol):
+class Reporter(Protocol):
     """Receives the progress, notes and warnings of a scan or a prediction."""
 
     def bar(self, what: str, total: int, unit: str) -> AbstractContextManager[Bar]:

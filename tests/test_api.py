@@ -129,7 +129,7 @@ def test_a_scan_is_that_of_the_command(
     assert np.ptp(made.values) > 0.01
     assert made.settings == written.settings
     assert made.provenance["command"].startswith("slidescan.scan('")
-    assert written.provenance["command"].startswith("slidescan ")
+    assert written.provenance["command"].partition(" ")[0] == "slidescan"
     assert (made.mpp, made.stride_px, made.field_px) == (MPP, 16, 96)
     assert made.shape == made.tissue.shape == made.values.shape
 

@@ -51,7 +51,7 @@ class Part:
 
 
 class Quiet:
-    """Report without output except warnings; fulfils protocols.Report."""
+    """Report without output except warnings; fulfils protocols.Reporter."""
 
     def bar(self, what: str, total: int, unit: str) -> Any:
         return nullcontext(self)

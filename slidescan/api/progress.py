@@ -24,7 +24,7 @@ OnProgress: TypeAlias = Callable[[Progress], object]
 
 
 class Calls:
-    """Reports to a callback, if there is one; fulfils `slidescan.protocols.Report`.
+    """Reports to a callback, if there is one; fulfils `slidescan.protocols.Reporter`.
 
     Warnings become Python warnings. Notes are left out.
     """

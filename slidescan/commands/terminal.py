@@ -53,7 +53,7 @@ def print_error(error: SlidescanError) -> None:
 
 
 class Terminal:
-    """Reports a job to a person at a terminal; fulfils `slidescan.protocols.Report`."""
+    """Reports a job to a person at a terminal; fulfils `slidescan.protocols.Reporter`."""
 
     bar = staticmethod(bar)
     say = staticmethod(click.echo)

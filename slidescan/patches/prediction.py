@@ -19,7 +19,7 @@ from slidescan.patches.decoding import Bad
 from slidescan.patches.journal import Journal
 from slidescan.patches.scoring import Memory, Scores, score, unfinished
 from slidescan.patches.sources import Source
-from slidescan.protocols import BATCH, Report
+from slidescan.protocols import BATCH, Reporter
 from slidescan.tools.atomic_files import replacing
 from slidescan.tools.hardware import cores
 from slidescan.tools.settings_diff import JSON
@@ -60,14 +60,16 @@ class Predictor:
         )
         self.ensemble = ensemble.Ensemble.load(options.models, options.tta, options.cache)
 
-    def score(self, source: Source, report: Report) -> tuple[NDArray[np.float32], dict[int, Bad]]:
+    def score(
+        self, source: Source, reporter: Reporter
+    ) -> tuple[NDArray[np.float32], dict[int, Bad]]:
         """Probabilities (N,), NaN of patches that cannot be read, and why they cannot."""
         kept = Memory(len(source.ids))
-        bad = self._score(source, kept, report)
+        bad = self._score(source, kept, reporter)
         return kept.scores, bad
 
     def write_table(
-        self, source: Source, order: Sequence[str], out: Path, skip_bad: bool, report: Report
+        self, source: Source, order: Sequence[str], out: Path, skip_bad: bool, reporter: Reporter
     ) -> Summary:
         """Score patches and write the table once all are scored.
 
@@ -85,12 +87,12 @@ class Predictor:
         partial = out.with_name(f".{out.name}.partial")
         with Journal(partial, self.settings(source), len(source.ids)) as journal:
             if journal.other:
-                report.warn(
+                reporter.warn(
                     f"{out}: an earlier run was made with other settings "
                     f"({'; '.join(journal.other)}); starting again"
                 )
-            bad = self._score(source, journal, report, str(out))
-            _check_bad(bad, source, out, skip_bad, report)
+            bad = self._score(source, journal, reporter, str(out))
+            _check_bad(bad, source, out, skip_bad, reporter)
             scores = {i: s for i, s in zip(source.ids, journal.scores, strict=True) if s == s}
             write_predictions(out, scores, order)
             journal.discard()
@@ -105,12 +107,14 @@ class Predictor:
             "patches": source.digest(),
         }
 
-    def _score(self, source: Source, kept: Scores, report: Report, out: str = "") -> dict[int, Bad]:
+    def _score(
+        self, source: Source, kept: Scores, reporter: Reporter, out: str = ""
+    ) -> dict[int, Bad]:
         count = len(kept.scores)
         done = count - sum(map(len, unfinished(kept)))
-        with report.bar("predicting", count, "patch") as progress:
+        with reporter.bar("predicting", count, "patch") as progress:
             if done:
-                report.say(f"{out}: resuming, {done} of {count} patches are scored")
+                reporter.say(f"{out}: resuming, {done} of {count} patches are scored")
                 progress.update(done)
             return score(
                 source,
@@ -122,11 +126,11 @@ class Predictor:
 
 
 def _check_bad(
-    bad: Mapping[int, Bad], source: Source, out: Path, skip_bad: bool, report: Report
+    bad: Mapping[int, Bad], source: Source, out: Path, skip_bad: bool, reporter: Reporter
 ) -> None:
     """List the patches that cannot be read, and refuse them unless they may be left out."""
     for row, why in bad.items():
-        report.warn(f"{source.name(row)}: {why}")
+        reporter.warn(f"{source.name(row)}: {why}")
     if bad and not skip_bad:
         raise DataError(
             f"{len(bad)} of {len(source.ids)} patches cannot be scored, so {out} is not written; "

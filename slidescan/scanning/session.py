@@ -21,7 +21,7 @@ from slidescan.maps.creation import check_target
 from slidescan.maps.gaps import find_gaps
 from slidescan.maps.store import Heatmap
 from slidescan.models import model
-from slidescan.protocols import BATCH, Engine, Report
+from slidescan.protocols import BATCH, Engine, Reporter
 from slidescan.scanning import pipeline
 from slidescan.slides import tissue
 from slidescan.slides.overview import read_whole
@@ -79,10 +79,10 @@ class Session:
     `command` is what the maps record of how they were made.
     """
 
-    def __init__(self, options: Options, report: Report, command: str = "") -> None:
+    def __init__(self, options: Options, reporter: Reporter, command: str = "") -> None:
         share_freed_memory()
         self.options = options
-        self.report = report
+        self.reporter = reporter
         self.command = command
         self.backend = backend.choose(
             options.engine, options.device, options.precision, options.threads or cores()
@@ -112,18 +112,18 @@ class Session:
         check_target(out)  # before minutes of reading
         with Slide.open(slide_path, options.mpp) as slide:
             for warning in slide.warnings:
-                self.report.warn(f"{slide_path}: {warning}")
+                self.reporter.warn(f"{slide_path}: {warning}")
             plane = slide.plane(ensemble.mpp)
             grid = Grid(plane.shape_px, self.stride_px, ensemble.field_px)
             mask, he_like = self.select(plane, grid)
             if he_like is not None and he_like < tissue.HE_LIKE:
-                self.report.warn(
+                self.reporter.warn(
                     f"{slide_path}: unlike a slide stained with H&E on white glass: green is the "
                     f"lowest channel in {he_like:.0%} of the tissue, where {tissue.HE_LIKE:.0%} or "
                     "more is expected; the models were trained on H&E alone"
                 )
             if not mask.any():
-                self.report.warn(
+                self.reporter.warn(
                     f"{slide_path}: no tissue found, the map is empty; "
                     "--no-tissue-mask scans all the same"
                 )
@@ -138,7 +138,7 @@ class Session:
             ) as heatmap:
                 del mask  # the map holds a copy, and it is large
                 if heatmap.complete:
-                    self.report.say(f"{out}: complete already, nothing to do")
+                    self.reporter.say(f"{out}: complete already, nothing to do")
                     self._find_gaps(heatmap, slide)
                     scanned = int(heatmap.scanned.sum())
                     return Summary(*grid.shape, scanned, 0.0, 0.0, complete_before=True)
@@ -203,7 +203,7 @@ class Session:
         overview = plane.slide.plane(plane.mpp * stride / side)
         box = Box(cells.y0 * side, cells.x0 * side, cells.y1 * side, cells.x1 * side)
         gaps: list[tuple[Box, NDArray[np.bool_]]] = []
-        threads, bar = self.backend.threads, self.report.bar
+        threads, bar = self.backend.threads, self.reporter.bar
         try:
             rgb = read_whole(
                 overview, box, "finding tissue", threads, bar, lambda *gap: gaps.append(gap)
@@ -226,7 +226,7 @@ class Session:
         found = find_gaps(heatmap.gaps, heatmap.mask, pitch_l0)
         if found is None:
             return {}
-        self.report.warn(f"{slide.path}: {found.warning()}")
+        self.reporter.warn(f"{slide.path}: {found.warning()}")
         return {"gaps": found.record()}
 
     def fill(self, heatmap: Heatmap, plane: Plane) -> float:
@@ -240,12 +240,12 @@ class Session:
         total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
         if len(work) < total:
             done = total - len(work)
-            self.report.say(f"{heatmap.path}: resuming, {done} of {total} blocks are finished")
+            self.reporter.say(f"{heatmap.path}: resuming, {done} of {total} blocks are finished")
         if not work:
             return 0.0
         cells = sum(self._scored(tile, mask) for item in work for tile in item.tiles)
         engine = self.engine
-        with self.report.bar("scanning", cells * cell_px, "px") as progress:
+        with self.reporter.bar("scanning", cells * cell_px, "px") as progress:
             try:
                 pipeline.scan(
                     work,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import ran
-from scans import TORCH
+from maps import TORCH
 
 
 @pytest.fixture(scope="session")

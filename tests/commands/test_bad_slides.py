@@ -13,7 +13,7 @@ import pytest
 import slides
 import zarr
 from commands import ran, refused, run
-from scans import FEW, TORCH, nothing_whole, read
+from maps import FEW, TORCH, nothing_whole, read
 
 from slidescan.maps.store import Heatmap
 from slidescan.scanning import pipeline

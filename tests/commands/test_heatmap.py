@@ -12,8 +12,8 @@ import pytest
 import slides
 import torch
 from commands import ran, refused, run
+from maps import FEW, ONE, TORCH, read
 from numpy.typing import NDArray
-from scans import FEW, ONE, TORCH, read
 
 from slidescan.geometry import Box
 from slidescan.models.model import load

@@ -13,8 +13,8 @@ import slides
 import zarr
 from click.testing import Result
 from commands import ran, refused, run
+from maps import FEW, ONE, TORCH, read
 from PIL import Image
-from scans import FEW, ONE, TORCH, read
 
 from slidescan.geometry import Box
 from slidescan.maps.store import Heatmap

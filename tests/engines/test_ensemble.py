@@ -296,7 +296,7 @@ def test_verify_scores_as_the_map_was_made(
     assert "16 cells scored as patches" in line
     assert "tolerance 1e-05" in line
     refused(run(*command, "--model", tiny_model), "tiny of SHA-256", "other of SHA-256", "--model")
-    refused(run(*command), "default of SHA-256", "name what made it")
+    refused(run(*command), "default of SHA-256", "name the map's model")
     # It would not pass without the record.
     plain = Path(shutil.copytree(combined_map, tmp_path / "map.zarr"))
     record = json.loads((plain / "zarr.json").read_text())

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,10 @@ def changed(card: Card, **changes: object) -> Card:
     return card.model_copy(update=changes)
 
 
+def _another_version(of: str, package: str) -> str:
+    return "0.0.0" if package == of else version(package)
+
+
 def test_all_that_changes_a_graph_changes_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     card = read_card("default")
     wider = changed(card.plan, mean=(0.5, 0.5, 0.5))  # type: ignore[type-var]
@@ -172,11 +178,11 @@ def test_all_that_changes_a_graph_changes_its_key(monkeypatch: pytest.MonkeyPatc
         graph_key.graph_key(card, "fp32", 4),
     ]
     for name, value in (
-        ("slidescan.__version__", "0.0.0"),
         ("slidescan.engines.openvino.graph_key.processor", lambda: ("another", ["FP32"])),
         ("slidescan.engines.openvino.graph_key.instruction_sets", lambda: "none"),
         ("slidescan.engines.openvino.graph_key.CODE", ("geometry.py",)),
-        ("slidescan.engines.openvino.graph_key.version", lambda package: "0"),
+        ("slidescan.engines.openvino.graph_key.version", partial(_another_version, "slidescan")),
+        ("slidescan.engines.openvino.graph_key.version", partial(_another_version, "torch")),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(name, value)

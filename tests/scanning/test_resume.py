@@ -1,4 +1,4 @@
-"""Scans that are really killed, and go on to the very bytes of one that was not."""
+"""Scans that are killed and resumed end in the same bytes as a scan that was not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps as tests compare them."""
+"""Maps in tests: options that keep a scan quick, and what a map holds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.maps.store import Heatmap
+
+ONE = ("--threads", "1")  # on busy cores two wait for each other
+TORCH = ("--engine", "torch", *ONE)
+FEW = ("--cells", "32", *ONE)
+
+
+def nothing_whole(out: Path) -> None:
+    """`out` is not there, or no command takes it for a map."""
+    if out.exists():
+        assert not Heatmap.open(out).complete
+    assert not list(out.parent.glob(".*")), "leftovers"
 
 
 def read(out: Path) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from slidescan.errors import ConfigError, describe
 from slidescan.geometry import PATCH_PX
+from slidescan.protocols import WHITE
 from slidescan_train.recipe.config import (
     AugmentConfig,
     Blur,
@@ -37,9 +38,6 @@ from slidescan_train.recipe.config import (
 cv2.setNumThreads(0)
 
 Pixels = NDArray[np.uint8]
-
-WHITE = 255
-"""The scanner reads this value outside a slide."""
 
 FIRST = ("d4", "stain", "hue")
 """The augmentations before `one_of`, in order."""
