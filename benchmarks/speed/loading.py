@@ -15,7 +15,8 @@ import click
 import numpy as np
 from slidescan_train.augmentation import transforms
 from slidescan_train.loop.loader import Loader, micro_batches, steps
-from slidescan_train.recipe.config import AugmentConfig, load_config
+from slidescan_train.recipe.augment_config import AugmentConfig
+from slidescan_train.recipe.config import load_config
 
 from benchmarks.support.reports import about, tell
 from slidescan.geometry import PATCH_PX

@@ -15,13 +15,16 @@ from PIL import Image
 
 from slidescan.cli import main
 from slidescan.errors import ConfigError
+from slidescan.protocols import WHITE
 
 pytest.importorskip("slidescan_train.augmentation")  # which keeps albumentations off the network
-from slidescan_train.augmentation import SYMMETRIES, WHITE, A, Augment, draws, preview, transforms
-from slidescan_train.recipe.config import AugmentConfig, GaussNoise, OneOf
+import albumentations as A  # noqa: N812  (its own idiom)
+from slidescan_train.augmentation import Augment, draws, preview, transforms
+from slidescan_train.augmentation.geometry import SYMMETRIES
+from slidescan_train.recipe.augment_config import AugmentConfig, GaussNoise, OneOf
 
 CENTRE = slice(32, 64)
-NAMES = ("d4", "stain", "hue", *OneOf.model_fields, "crop")
+NAMES = ("d4", "stain", "hed", "randstainna", "hue", *OneOf.model_fields, "crop")
 NOTHING = {**{name: {"p": 0} for name in ("d4", "stain", "hue", "crop")}, "one_of": {}}
 BLURS = ("blur", "motion_blur", "contrast_blur", "brightness_blur", "jpeg")
 

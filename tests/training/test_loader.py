@@ -21,7 +21,7 @@ from slidescan.errors import ConfigError, SlidescanError
 pytest.importorskip("slidescan_train.augmentation")
 import patches
 from slidescan_train.loop.loader import Batch, Loader, micro_batches, steps
-from slidescan_train.recipe.config import AugmentConfig
+from slidescan_train.recipe.augment_config import AugmentConfig
 
 from slidescan.patches.labelled.patches import Patches
 
@@ -157,7 +157,7 @@ def test_a_worker_that_dies_is_one_clear_error(forty: Patches) -> None:
 TRAINING = """
 import sys, time
 import numpy as np
-from slidescan_train.recipe.config import AugmentConfig
+from slidescan_train.recipe.augment_config import AugmentConfig
 from slidescan_train.loop.loader import Loader
 from slidescan.patches.labelled.patches import Patches
 

@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from slidescan_train.loop import history
 from slidescan_train.loop.history import Epoch, Step
-from slidescan_train.recipe.config import OneOf, load_config
+from slidescan_train.recipe.augment_config import OneOf
+from slidescan_train.recipe.config import load_config
 from slidescan_train.runs.comparison import compare
 from slidescan_train.runs.events import Events
 from slidescan_train.runs.pictures import runs_figure, training_figure

@@ -9,14 +9,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from slidescan_train.recipe import shipped
-from slidescan_train.recipe.config import (
-    Crop,
-    OneOf,
-    Rotation,
-    TrainConfig,
-    Translation,
-    load_config,
-)
+from slidescan_train.recipe.augment_config import Crop, OneOf, Rotation, Translation
+from slidescan_train.recipe.config import TrainConfig, load_config
 
 from slidescan.cli import main
 from slidescan.errors import ConfigError
@@ -101,7 +95,7 @@ def test_an_augmentation_that_a_list_leaves_out_is_never_drawn(tmp_path: Path) -
         ("epoch: 3", ("c.yaml: unknown key epoch (did you mean epochs?)",)),
         (
             "augment: {flip: true}",
-            ("augment: unknown key flip (known: d4, stain, hue, one_of, crop)",),
+            ("augment: unknown key flip (known: d4, stain, hed, randstainna, hue, one_of, crop)",),
         ),
         ("augment: {stain: {scale: 0.1}}", ("augment.stain.p is missing",)),
         ("augment: {stain: {p: 2}}", ("augment.stain.p = 2", "less than or equal to 1")),

@@ -27,7 +27,8 @@ from slidescan.patches.labelled.patches import Patches
 from slidescan_train.loop.batch_norm import Statistics, total
 from slidescan_train.loop.devices import memory_errors
 from slidescan_train.loop.loader import Batch
-from slidescan_train.recipe.config import LABELLED_PX, TrainConfig
+from slidescan_train.recipe.augment_config import LABELLED_PX
+from slidescan_train.recipe.config import TrainConfig
 from slidescan_train.recipe.objective import cross_entropy, distillation, mix, soft_targets
 from slidescan_train.teachers.teacher import Teacher
 

@@ -23,7 +23,8 @@ from slidescan.patches.labelled.patches import Patches
 from slidescan.tools.prefetch import prefetch
 from slidescan.tools.worker_processes import obey_parent, sigint_blocked
 from slidescan_train.augmentation import Augment
-from slidescan_train.recipe.config import AugmentConfig, TrainConfig
+from slidescan_train.recipe.augment_config import AugmentConfig
+from slidescan_train.recipe.config import TrainConfig
 
 Rows = NDArray[np.intp]
 Item = tuple[int, Rows]

@@ -7,36 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from slidescan.errors import ConfigError, describe
-from slidescan.geometry import LABEL_PX
 from slidescan.networks.plan import AnyPlan, CellPlan, Count, LayerPlan, NasnetPlan, Settings
+from slidescan_train.recipe.augment_config import LABELLED_PX, AugmentConfig
+from slidescan_train.recipe.ranges import Positive, Probability, Share
 from slidescan_train.recipe.shipped import locate
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-# Not strict, as counts are: YAML 1.1 reads 3e-3 as a string.
-Positive = Annotated[float, Field(gt=0)]
 Switch = Annotated[bool, Field(strict=True)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _rising(ends: tuple[float, float]) -> tuple[float, float]:
-    if ends[0] > ends[1]:
-        raise ValueError(f"the range ends, at {ends[1]:g}, below its start, {ends[0]:g}")
-    return ends
-
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError("must be odd")
-    return value
-
-
-Percent = Annotated[int, Field(ge=1, le=100, strict=True)]
-Odd = Annotated[int, Field(ge=3, le=31, strict=True), AfterValidator(_odd)]
-Sigma = Annotated[float, Field(gt=0, le=5)]
-Deviation = Annotated[float, Field(gt=0, le=1)]
 
 DEFAULT_PLAN = NasnetPlan(
     # Dense convolutions at high resolution, NASNet cells at low resolution: on a CPU separable
@@ -52,176 +31,6 @@ DEFAULT_PLAN = NasnetPlan(
         CellPlan(kind="normal", filters=128),
     ),
 )
-
-
-class Draw(Settings):
-    """One augmentation: its probability, and in subclasses its range."""
-
-    p: Probability
-
-
-class Turn(Draw):
-    """Flips and rotations by 90 degrees: exact, and the label region stays in the centre."""
-
-
-class Stain(Draw):
-    """Stain augmentation: haematoxylin and eosin separately (Tellez et al. 2018)."""
-
-    scale: Share = 0.2
-    """The intensity of each stain is multiplied by 1 +- this."""
-    shift: Share = 0.1
-    """The optical density of each stain is shifted by +- this, except on glass."""
-
-
-class Hue(Draw):
-    """Hue and saturation augmentation: stains of laboratories that are not in the data.
-
-    Tellez et al. 2019, https://doi.org/10.1016/j.media.2019.101544. Glass has no colour and does
-    not change.
-    """
-
-    turn: Annotated[float, Field(ge=0, le=0.5)] = 0.5
-    """Largest shift of the hue either way, as a share of the colour circle; 0.5 gives any hue."""
-    saturation: Share = 0.5
-    """The saturation is multiplied by 1 +- this."""
-
-
-class Crop(Draw):
-    """Random crop: edges are cut off and filled with white, as the scanner reads outside a slide.
-
-    The network needs its whole field of view, and enlarging the rest would change the resolution.
-    The label region is never cut.
-    """
-
-    most_px: Annotated[int, Field(ge=1, le=32, strict=True)] = 24
-    """Widest strip that is cut from an edge; the label region begins 32 px from it."""
-
-
-class Blur(Draw):
-    """Gaussian blur, as out of focus."""
-
-    sigma_px: Annotated[tuple[Sigma, Sigma], AfterValidator(_rising)] = (0.5, 1.5)
-
-
-class Rotation(Draw):
-    """Rotation by a small angle; edges are mirrored.
-
-    The label refers to an upright 32 px square: at 15 degrees its corners move by 6 px.
-    """
-
-    degrees: Annotated[float, Field(gt=0, le=15)] = 10.0
-
-
-LABELLED_PX = 4
-"""The longest translation under which a label still holds for the centre of a patch."""
-
-
-class Translation(Draw):
-    """Translation by whole pixels; edges are mirrored.
-
-    A translation beyond `LABELLED_PX` can move tumour into or out of the labelled square. The new
-    centre has no label then; only a teacher's probability can be the target. Eight ninths of a
-    patch are margin without a label, so such translations show the network more tissue. Up to 32 px
-    the centre contains no mirrored tissue.
-    """
-
-    px: Annotated[int, Field(ge=1, le=LABEL_PX, strict=True)] = 3
-
-
-class FancyPCA(Draw):
-    """Colour shift along the principal axes of the colours (Krizhevsky et al. 2012)."""
-
-    alpha: Positive = 0.1
-    """Standard deviation of the shift, as a share of that of the colours along the axis."""
-
-
-class Brightness(Draw):
-    """Brightness shifted by +- this share of the full scale."""
-
-    brightness: Share = 0.2
-
-
-class Saturation(Draw):
-    """Saturation multiplied by a factor from 1 to 1 + this."""
-
-    saturation: Positive = 0.5
-
-
-class MotionBlur(Draw):
-    """Motion blur: along a line of this many pixels in any direction."""
-
-    length_px: Annotated[tuple[Odd, Odd], AfterValidator(_rising)] = (3, 7)
-    """Odd, so that the line is centred: an even length would move the label region."""
-
-
-class Contrast(Draw):
-    """Contrast changed by +- this share."""
-
-    contrast: Share = 0.2
-
-
-class GaussNoise(Draw):
-    """Gaussian noise; standard deviation as a share of the full scale."""
-
-    std: Annotated[tuple[Deviation, Deviation], AfterValidator(_rising)] = (0.01, 0.05)
-
-
-class ContrastBlur(Contrast, Blur):
-    """Contrast, then blur."""
-
-
-class ContrastBrightness(Contrast, Brightness):
-    """Contrast and brightness."""
-
-
-class BrightnessBlur(Brightness, Blur):
-    """Brightness, then blur."""
-
-
-class BrightnessNoise(Brightness, GaussNoise):
-    """Brightness, then noise."""
-
-
-class JPEG(Draw):
-    """JPEG compression."""
-
-    quality: Annotated[tuple[Percent, Percent], AfterValidator(_rising)] = (50, 95)
-
-
-class OneOf(Settings):
-    """At most one of these is applied to a patch; their probabilities add up to 1 or less."""
-
-    blur: Blur = Blur(p=0)
-    rotation: Rotation = Rotation(p=0)
-    translation: Translation = Translation(p=0)
-    fancy_pca: FancyPCA = FancyPCA(p=0)
-    brightness: Brightness = Brightness(p=0)
-    saturation: Saturation = Saturation(p=0)
-    motion_blur: MotionBlur = MotionBlur(p=0)
-    contrast: Contrast = Contrast(p=0)
-    gauss_noise: GaussNoise = GaussNoise(p=0)
-    contrast_blur: ContrastBlur = ContrastBlur(p=0)
-    contrast_brightness: ContrastBrightness = ContrastBrightness(p=0)
-    brightness_blur: BrightnessBlur = BrightnessBlur(p=0)
-    brightness_noise: BrightnessNoise = BrightnessNoise(p=0)
-    jpeg: JPEG = JPEG(p=0)
-
-    @model_validator(mode="after")
-    def _one_at_most(self) -> Self:
-        total = sum(getattr(self, name).p for name in type(self).model_fields)
-        if total > 1 + 1e-9:
-            raise ValueError(f"its probabilities add up to {total:g}; at most one is drawn, so 1")
-        return self
-
-
-class AugmentConfig(Settings):
-    """All augmentations, in their order; drawn anew for every patch and epoch."""
-
-    d4: Turn = Turn(p=1.0)
-    stain: Stain = Stain(p=0.5)
-    hue: Hue = Hue(p=0.5)
-    one_of: OneOf = OneOf(**{name: {"p": 0.06} for name in OneOf.model_fields})
-    crop: Crop = Crop(p=0.1)
 
 
 class DistilConfig(Settings):
