@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from slidescan.commands.options import PATH, Real, evaluation_libraries
+from slidescan.commands.options import PATH, Real, Threshold, evaluation_libraries
 from slidescan.commands.terminal import bar, warn
 
 if TYPE_CHECKING:
@@ -45,10 +45,16 @@ def command() -> None:
 )
 @click.option(
     "--threshold",
-    type=Real(0, 1),
+    type=Threshold(0, 1),
     default=0.5,
     show_default=True,
-    help="Operating point: patches with at least this probability are called tumour.",
+    help="Operating point: patches with at least this probability are called tumour. A name, e.g. "
+    "sens95, is looked up in the card of --model.",
+)
+@click.option(
+    "--model",
+    help="The model that made PREDICTIONS, for a named --threshold: a shipped model's name, "
+    "FILE.safetensors or a run's folder.",
 )
 @click.option(
     "--specificity",
@@ -88,6 +94,8 @@ def patches(
     images: Path | None,
     resamples: int,
     seed: int,
+    threshold: float | str,
+    model: str | None,
     **choices: float,
 ) -> None:
     """Compare the probabilities in PREDICTIONS with LABELS, all CSV tables (id,label).
@@ -103,6 +111,7 @@ def patches(
     Examples:
       slidescan evaluate patches scores.csv labels.csv
       slidescan evaluate patches scores.csv labels.csv --images patches --out report
+      slidescan evaluate patches scores.csv labels.csv --threshold sens95 --model model.safetensors
       slidescan evaluate patches scores.csv scores_b.csv labels.csv
     """
     from slidescan.commands.checks import check_exist
@@ -113,6 +122,7 @@ def patches(
         raise ConfigError("--images draws the worst mistakes into --out; name a folder with --out")
     if images and len(predictions) > 1:
         raise ConfigError("--images draws the mistakes of one table; got several PREDICTIONS")
+    value = _threshold(threshold, model, len(predictions))
     with evaluation_libraries():
         from slidescan.evaluation.report import make_folder
         from slidescan.evaluation.scores import read_scores, short_names
@@ -122,14 +132,42 @@ def patches(
     tables = read_scores(predictions, labels, groups, common=common)
     if out:
         make_folder(out)
+    points = OperatingPoints(value, **choices)
     if len(tables) > 1:
-        _compare(
-            dict(zip(names, tables, strict=True)), OperatingPoints(**choices), resamples, seed, out
-        )
+        _compare(dict(zip(names, tables, strict=True)), points, resamples, seed, out)
     else:
-        _evaluate(tables[0], OperatingPoints(**choices), resamples, seed, out, images)
+        _evaluate(tables[0], points, resamples, seed, out, images)
     if out:
         click.echo(f"{out}: written")
+
+
+def _threshold(threshold: float | str, model: str | None, tables: int) -> float:
+    """Look up and print a named threshold; return a number as it is."""
+    from slidescan.errors import ConfigError
+
+    if not isinstance(threshold, str):
+        if model is not None:
+            raise ConfigError(
+                f"--model {model}: is used to look up a named threshold; add one, e.g. --threshold "
+                "sens95, or leave --model out"
+            )
+        return threshold
+    if model is None:
+        raise ConfigError(
+            f"--threshold {threshold}: is looked up in a model's card, and tables do not say which "
+            "model made them; add --model, e.g. --model default"
+        )
+    if tables > 1:
+        raise ConfigError(
+            f"--threshold {threshold}: is of one model; evaluate the {tables} tables one by one, "
+            "or pass a number"
+        )
+    from slidescan.evaluation.thresholds import threshold_of
+    from slidescan.models.card import read_card
+
+    value = threshold_of(read_card(model), threshold)
+    click.echo(f"threshold {threshold} of {model}: {value:.4g}")
+    return value
 
 
 def _evaluate(

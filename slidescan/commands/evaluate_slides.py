@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from slidescan.commands.options import PATH, Real, evaluation_libraries, tumour_class_option
+from slidescan.commands.options import (
+    PATH,
+    Real,
+    Threshold,
+    evaluation_libraries,
+    tumour_class_option,
+)
 from slidescan.commands.terminal import bar, open_slide_of, print_error, warn
 from slidescan.errors import SlidescanError
 
@@ -51,10 +57,16 @@ if TYPE_CHECKING:
 @click.option("--partial", is_flag=True, help="Evaluate unfinished maps as they are.")
 @click.option(
     "--threshold",
-    type=Real(0, 1, min_open=True),
+    type=Threshold(0, 1, min_open=True),
     default=0.5,
     show_default=True,
-    help="Probability from which cells are detections, and tumour in Dice.",
+    help="Probability from which cells are detections, and tumour in Dice. A name, e.g. sens95, is "
+    "looked up in the card of the model that made the maps.",
+)
+@click.option(
+    "--model",
+    help="The model that made the maps, for a named --threshold: FILE.safetensors or a run's "
+    "folder. [default: the shipped model that the maps name]",
 )
 @click.option(
     "--radius",
@@ -104,7 +116,8 @@ def command(
     slides: Path | None,
     out: Path | None,
     partial: bool,
-    threshold: float,
+    threshold: float | str,
+    model: str | None,
     radius: float,
     um_per_px: float | None,
     itc_normal: bool,
@@ -129,6 +142,11 @@ def command(
     from slidescan.evaluation.truth import Truth
 
     check_exist(reference, splits, slides)
+    if model is not None and not isinstance(threshold, str):
+        raise SlidescanError(
+            f"--model {model}: is used to look up a named threshold; add one, e.g. --threshold "
+            "sens95, or leave --model out"
+        )
     found = find_maps(maps)
     truth = Truth.of(
         annotations, reference, normal_prefix, unannotated_normal=unannotated == "normal"
@@ -142,7 +160,8 @@ def command(
         from slidescan.evaluation.report import make_folder, text, write
         from slidescan.evaluation.study import Study, read_folds, write_detections
 
-    choices = SlideChoices(threshold, radius, um_per_px, itc_normal, partial, tumour_classes)
+    value = _threshold(threshold, model, found)
+    choices = SlideChoices(value, radius, um_per_px, itc_normal, partial, tumour_classes)
     study = Study(choices)
     if out:
         make_folder(out)
@@ -163,6 +182,17 @@ def command(
         raise SlidescanError(
             f"{len(study.failed)} of {len(found)} maps failed and are left out of the figures"
         )
+
+
+def _threshold(threshold: float | str, model: str | None, maps: list[Path]) -> float:
+    """Look up and print a named threshold; return a number as it is."""
+    if not isinstance(threshold, str):
+        return threshold
+    from slidescan.evaluation.thresholds import threshold_of_maps
+
+    value = threshold_of_maps(threshold, maps, model)
+    click.echo(f"threshold {threshold} of the maps' model: {value:.4g}")
+    return value
 
 
 def _compare(study: Study, truth: Truth, maps: list[Path], slides: Path | None) -> None:

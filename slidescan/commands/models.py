@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from slidescan.commands.terminal import operating_lines
+
 if TYPE_CHECKING:
     from slidescan.models.card import Ancestor, Card, Published, Validation
 
@@ -70,6 +72,10 @@ def show(source: str, as_json: bool) -> None:
     click.echo(f"{'file':<12}{locate(source)[0]}")
     for key, value in _facts(card, size):
         click.echo(f"{key:<12}{value}")
+    if card.operating:
+        click.echo("operating points, for --threshold")
+        for line in operating_lines(card.operating):
+            click.echo(f"  {line}")
 
 
 def _row(card: Card, size: int) -> tuple[str, ...]:

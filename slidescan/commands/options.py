@@ -30,6 +30,24 @@ class Real(click.FloatRange):
         return number
 
 
+class Threshold(Real):
+    """A probability, or the name of an operating point in a model's card."""
+
+    name = "probability|sens90|sens95|sens99"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # click's own range returns Any
+        """Return a float, or the name as it is."""
+        if not str(value).startswith("sens"):
+            return super().convert(value, param, ctx)
+        from slidescan.models.operating import SENSITIVITIES
+
+        if value not in SENSITIVITIES:
+            self.fail(f"{value} is none of {', '.join(SENSITIVITIES)}", param, ctx)
+        return value
+
+
 def _engine_options(engine: str, device: str) -> Callable[[F], F]:
     """--engine, --device, --threads, --no-cache, with what help says of their defaults."""
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from slidescan.errors import SlidescanError
     from slidescan.maps.store import Heatmap
+    from slidescan.models.operating import OperatingTable
     from slidescan.slides.slide import Slide
 
 PIXELS = "px"
@@ -58,6 +59,20 @@ class Terminal:
     bar = staticmethod(bar)
     say = staticmethod(click.echo)
     warn = staticmethod(warn)
+
+
+def operating_lines(table: OperatingTable) -> Iterator[str]:
+    """The operating points of a model, a line each, and what they were chosen on."""
+    from slidescan.tools.text_tables import aligned
+
+    rates = "sensitivity", "specificity"
+    rows = [("", "threshold", *rates, *(f"cross-fitted {rate}" for rate in rates))]
+    for name, at in table.points.items():
+        crossed = at.sensitivity_cross_fitted, at.specificity_cross_fitted
+        chosen = f"{at.threshold:.4f}", f"{at.sensitivity:.4f}", f"{at.specificity:.4f}"
+        rows.append((name, *chosen, *("-" if rate is None else f"{rate:.4f}" for rate in crossed)))
+    yield from aligned(rows)
+    yield f"of {table.patches:,} patches, SHA-256 {table.fingerprint[:12]}...; {table.data}"
 
 
 def command_line() -> str:

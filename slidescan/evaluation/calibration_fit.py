@@ -13,9 +13,11 @@ from scipy.optimize import brentq, isotonic_regression
 from scipy.special import expit
 
 from slidescan.errors import DataError
+from slidescan.models.operating import SENSITIVITIES, OperatingPoint
 from slidescan.networks.logit_map import LogitMap
 from slidescan.statistics.arrays import Floats, Labels
 from slidescan.statistics.curves import reliability
+from slidescan.statistics.operating import rates, threshold_at
 
 Fit: TypeAlias = Callable[[Floats, Labels], LogitMap]
 
@@ -166,36 +168,74 @@ class Outcome:
     """On the patches of the fit, which is optimistic."""
     cross_fitted: Quality | None
     """Each patch calibrated by a fit to the other folds; None where a fold allows no fit."""
+    points: dict[str, OperatingPoint]
+    """By name, with the probabilities of `by`."""
 
 
-def calibrate(logits: Floats, labels: Labels, units: Sequence[str], fit: Fit) -> Outcome:
-    """Fit, and measure the fit; patches with the same unit (N,) stay in one fold.
+def calibrate(
+    logits: Floats, labels: Labels, units: Sequence[str], fit: Fit, count: int = FOLDS
+) -> Outcome:
+    """Fit, and measure the fit in `count` folds; patches with the same unit (N,) share a fold.
 
     Raises `DataError` where the patches allow no fit.
     """
     by = fit(logits, labels)
-    before, after = (Quality.of(values, labels) for values in (logits, apply(by, logits)))
+    calibrated = apply(by, logits)
+    before, after = (Quality.of(values, labels) for values in (logits, calibrated))
     try:
-        crossed = Quality.of(_cross_fitted(logits, labels, folds(units), fit), labels)
+        crossed = _cross_fitted(logits, labels, folds(units, count), fit)
     except DataError:
-        return Outcome(by, before, after, None)
-    return Outcome(by, before, after, crossed)
+        return Outcome(by, before, after, None, _points(calibrated, labels, None))
+    quality = Quality.of(crossed.logits, labels)
+    return Outcome(by, before, after, quality, _points(calibrated, labels, crossed))
 
 
-def _cross_fitted(logits: Floats, labels: Labels, place: NDArray[np.int64], fit: Fit) -> Floats:
+@dataclass(frozen=True, slots=True)
+class _Crossed:
+    """Each patch judged by the calibration and the thresholds of the other folds."""
+
+    logits: Floats
+    called: dict[str, NDArray[np.bool_]]
+    """By operating point."""
+
+
+def _cross_fitted(logits: Floats, labels: Labels, place: NDArray[np.int64], fit: Fit) -> _Crossed:
     crossed = np.empty_like(logits)
+    called = {name: np.zeros(len(labels), np.bool_) for name in SENSITIVITIES}
     for fold in np.unique(place):
         out = place == fold
-        crossed[out] = apply(fit(logits[~out], labels[~out]), logits[out])
-    return crossed
+        by = fit(logits[~out], labels[~out])
+        crossed[out] = apply(by, logits[out])
+        inside = expit(apply(by, logits[~out]))
+        for name, sensitivity in SENSITIVITIES.items():
+            threshold = threshold_at(labels[~out], inside, sensitivity)
+            called[name][out] = expit(crossed[out]) >= threshold
+    return _Crossed(crossed, called)
 
 
-def folds(units: Sequence[str]) -> NDArray[np.int64]:
+def _points(logits: Floats, labels: Labels, crossed: _Crossed | None) -> dict[str, OperatingPoint]:
+    """Choose the thresholds of calibrated log-odds, and count what they give."""
+    p, points = expit(logits), {}
+    for name, wanted in SENSITIVITIES.items():
+        threshold = threshold_at(labels, p, wanted)
+        sensitivity, specificity = rates(labels, p >= threshold)
+        there = rates(labels, crossed.called[name]) if crossed else (None, None)
+        points[name] = OperatingPoint(
+            threshold=threshold,
+            sensitivity=sensitivity,
+            specificity=specificity,
+            sensitivity_cross_fitted=there[0],
+            specificity_cross_fitted=there[1],
+        )
+    return points
+
+
+def folds(units: Sequence[str], count: int = FOLDS) -> NDArray[np.int64]:
     """Return the fold (N,) of each patch: units in even parts, in the order of their SHA-256."""
     names, of = np.unique(units, return_inverse=True)
     keys = [hashlib.sha256(f"fold {name}".encode()).hexdigest() for name in names]
     ranks = np.argsort(np.argsort(keys))
-    return (ranks % min(FOLDS, len(names)))[of]
+    return (ranks % min(count, len(names)))[of]
 
 
 def _check(logits: Floats, labels: Labels) -> None:

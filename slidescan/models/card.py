@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from slidescan.errors import ModelError, describe
+from slidescan.models.operating import OperatingTable
 from slidescan.networks.logit_map import LogitMap
 from slidescan.networks.plan import AnyPlan, Settings
 from slidescan.tools.atomic_files import replacing
@@ -49,6 +50,8 @@ class Calibration(LogitMap):
     """On the patches that it was fitted on, so optimistic."""
     ece_cross_fitted: float | None
     """On the same patches by cross-validation; None where there are too few."""
+    nll_cross_fitted: float | None = None
+    """Likewise; None also in cards of earlier versions."""
 
 
 class Speed(Settings):
@@ -119,6 +122,8 @@ class Card(Settings):
     """The weights that training started from; None for random weights."""
     calibration: Calibration | None = None
     """Part of the network that `load` builds. `validation` is without it."""
+    operating: OperatingTable | None = None
+    """Thresholds by sensitivity, on other patches than those of training."""
     speed: Speed | None = None
     reproduce: str
     """The command that made the weights."""

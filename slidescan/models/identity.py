@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from slidescan.models.card import DEFAULT, shipped_names
+from slidescan.models.card import DEFAULT, Card, shipped_names
+from slidescan.tools.settings_diff import JSON
+
+
+def identity_of(card: Card) -> dict[str, JSON]:
+    """The name, and what the numbers depend on: the weights and any calibration."""
+    found: dict[str, JSON] = {"name": card.name, "sha256": card.weights_sha256}
+    if by := card.calibration:
+        knots = by.isotonic and hashlib.sha256(json.dumps(by.isotonic).encode()).hexdigest()
+        found["calibration"] = {"temperature": by.temperature, "isotonic_sha256": knots}
+    return found
 
 
 def key(identity: Mapping[str, Any]) -> str:
     """Everything that determines a model's numbers, without its name.
 
-    `identity` is that of `Model.identity`.
+    `identity` is that of `identity_of`.
     """
     return json.dumps({k: identity[k] for k in ("sha256", "calibration") if k in identity})
 
 
 def same_models(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two records are of the same models, whatever their names."""
-    return {key(m) for m in _members(one)} == {key(m) for m in _members(other)}
+    return {key(m) for m in members(one)} == {key(m) for m in members(other)}
 
 
 def shipped_models(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -28,7 +39,7 @@ def shipped_models(record: Mapping[str, Any]) -> tuple[str, ...]:
     >>> shipped_models({"model": {"name": "fast", "sha256": "0123456789abcdef"}})
     ('fast',)
     """
-    names = tuple(member["name"] for member in _members(record))
+    names = tuple(member["name"] for member in members(record))
     return names if set(names) <= set(shipped_names()) else (DEFAULT,)
 
 
@@ -41,10 +52,11 @@ def described(record: Mapping[str, Any]) -> str:
     return " and ".join(
         f"{member['name']} of SHA-256 {member['sha256'][:12]}..."
         + (", calibrated" if "calibration" in member else "")
-        for member in _members(record)
+        for member in members(record)
     )
 
 
-def _members(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def members(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The identity of each model of a record."""
     found: list[dict[str, Any]] = record["model"].get("members", [record["model"]])
     return found

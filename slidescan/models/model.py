@@ -21,6 +21,7 @@ from slidescan.models.card import (
     read_weights,
     shipped,
 )
+from slidescan.models.identity import identity_of
 from slidescan.tools.atomic_files import replacing
 from slidescan.tools.settings_diff import JSON
 
@@ -54,11 +55,7 @@ class Model:
     @property
     def identity(self) -> dict[str, JSON]:
         """The name, and what the numbers depend on: the weights and any calibration."""
-        found: dict[str, JSON] = {"name": self.card.name, "sha256": self.card.weights_sha256}
-        if by := self.card.calibration:
-            knots = by.isotonic and hashlib.sha256(json.dumps(by.isotonic).encode()).hexdigest()
-            found["calibration"] = {"temperature": by.temperature, "isotonic_sha256": knots}
-        return found
+        return identity_of(self.card)
 
     @property
     def sha256(self) -> str:

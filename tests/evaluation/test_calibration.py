@@ -274,8 +274,8 @@ def test_cross_fitting_judges_each_patch_by_others() -> None:
     flipped[folds(ids) == 0] ^= 1  # only its own fold's labels: the fits of that fold do not move
     again = calibration_fit._cross_fitted(logits, flipped, folds(ids), fit_temperature)
     first = calibration_fit._cross_fitted(logits, labels, folds(ids), fit_temperature)
-    assert np.array_equal(again[folds(ids) == 0], first[folds(ids) == 0])
-    assert not np.array_equal(again[folds(ids) == 1], first[folds(ids) == 1])
+    assert np.array_equal(again.logits[folds(ids) == 0], first.logits[folds(ids) == 0])
+    assert not np.array_equal(again.logits[folds(ids) == 1], first.logits[folds(ids) == 1])
 
 
 def test_a_fold_that_allows_no_fit_leaves_the_others_figures() -> None:

@@ -14,7 +14,7 @@ import patches
 import slides
 import yaml
 from commands import ran
-from models import save
+from models import OPERATING, save
 from PIL import Image
 
 COUNT = 24
@@ -80,7 +80,7 @@ def _maps(root: Path) -> None:
 
 def _model(root: Path) -> None:
     network = networks.network(networks.plan("4/2", "R N N R")).float()
-    save(root / MODEL, network)
+    save(root / MODEL, network, operating=OPERATING)
 
 
 def _patches(root: Path) -> None:

@@ -55,7 +55,11 @@ def write_map(path: Path, values: Values, **changes: Any) -> Path:
         grid=Grid((rows * STRIDE, columns * STRIDE), STRIDE),
         mpp=MPP,
         mask=mask,
-        settings={"slide": slide | changes.get("slide", {}), "model": changes.get("model", model)},
+        settings={
+            "slide": slide | changes.get("slide", {}),
+            "model": changes.get("model", model),
+            **changes.get("settings", {}),
+        },
         provenance={"slide": changes.get("name", f"{path.stem}.tif")},
     ) as made:
         for block in list(made.missing())[: changes.get("blocks")]:
