@@ -79,7 +79,9 @@ def _card(name: str, path: Path, record: dict[str, Any], source: str | None) -> 
         card = read_card(named)
         if key(identity_of(card)) == key(model):
             return card
-    other = f"not {named}" if source is not None else "not a shipped model of today"
+    other = (
+        f"not by {named}" if source is not None else "which is not a shipped model of this version"
+    )
     raise MapError(
         f"{path}: made by {described(record)}, {other}; --threshold {name} needs the card of that "
         "model: name it with --model, e.g. --model runs/first"

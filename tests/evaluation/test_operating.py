@@ -223,7 +223,7 @@ def card_and_map(folder: Path, **settings: Any) -> tuple[Path, Card, Path]:
 def test_maps_have_the_threshold_of_their_model(tmp_path: Path) -> None:
     model, _, made = card_and_map(tmp_path)
     assert threshold_of_maps("sens95", [tmp_path / "none.zarr", made], str(model)) == 0.5
-    with pytest.raises(MapError, match=r"not a shipped model.*name it with --model"):
+    with pytest.raises(MapError, match=r"which is not a shipped model.*name it with --model"):
         threshold_of_maps("sens95", [made], None)
     with pytest.raises(MapError, match="no map can be opened"):
         threshold_of_maps("sens95", [tmp_path / "none.zarr"], str(model))
@@ -236,7 +236,7 @@ def test_maps_of_other_models_and_averages_are_refused(tmp_path: Path) -> None:
     recalibrated = own | {"calibration": {"temperature": 2.0, "isotonic_sha256": None}}
     for number, (changed, words) in enumerate((
         (other, "made by m of SHA-256 cdcdcdcdcdcd"),
-        (recalibrated, "calibrated, not"),
+        (recalibrated, "calibrated, not by"),
         (own | {"members": [own, other]}, "several models"),
     )):  # fmt: skip
         path = slide_study.write_map(
