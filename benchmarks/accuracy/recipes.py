@@ -55,6 +55,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "randstainna-no-hue": ("augment.randstainna.p=0.5", "augment.hue.p=0"),
     "jpeg-blur": ("augment.one_of={jpeg: {p: 0.4}, blur: {p: 0.4}}",),
     "weight-decay": ("weight_decay=0.2",),
+    "dropout": ("dropout=0.3",),
     "smoothing": ("label_smoothing=0.1",),
     "mixup": ("mixup=0.2",),
 }

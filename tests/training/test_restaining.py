@@ -149,3 +149,12 @@ def test_both_are_drawn_as_often_as_configured_and_never_by_default(name: str) -
 
     assert getattr(AugmentConfig(), name).p == changed(0) == 0
     assert changed(0.4) == pytest.approx(0.4, abs=0.09)
+
+
+def test_an_augmentation_that_is_off_leaves_the_draws_of_the_others_alone() -> None:
+    others = {other: {"p": 0} for other in ("d4", "stain", "hue")}
+    augment = Augment(AugmentConfig.model_validate({**others, "one_of": {}, "crop": {"p": 1}}))
+    rng = np.random.default_rng(3)
+    rng.random(5)  # d4, stain, hue, one_of, crop: as before HED jitter and RandStainNA existed
+    expected = transforms(AugmentConfig())["crop"](tissue(), rng)
+    np.testing.assert_array_equal(augment(tissue(), np.random.default_rng(3)), expected)

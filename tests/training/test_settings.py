@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from slidescan_train.recipe import shipped
 from slidescan_train.recipe.augment_config import Crop, OneOf, Rotation, Translation
 from slidescan_train.recipe.config import TrainConfig, load_config
+from slidescan_train.runs.run import refuse_another
 
 from slidescan.cli import main
 from slidescan.errors import ConfigError
@@ -201,6 +202,19 @@ def test_a_change_is_refused_with_key_value_and_expectation(
     with pytest.raises(ConfigError) as error:
         load_config(None, [change])
     refused(str(error.value), "--set", *parts)
+
+
+def test_a_checkpoint_from_before_a_setting_existed_has_its_default() -> None:
+    now = {"config": load_config(None).model_dump(mode="json")}
+    before = load_config(None).model_dump(mode="json")
+    del before["augment"]["hed"], before["augment"]["randstainna"], before["dropout"]
+    refuse_another(Path("out"), {"config": before}, now)
+
+    used = {"config": load_config(None, ["dropout=0.5"]).model_dump(mode="json")}
+    with pytest.raises(ConfigError, match=r"config.dropout: 0\.0 there, 0\.5 here"):
+        refuse_another(Path("out"), {"config": before}, used)
+    with pytest.raises(ConfigError, match=r"config.zoom: 1 there, absent here"):
+        refuse_another(Path("out"), {"config": {**before, "zoom": 1}}, now)
 
 
 # --- shipped configurations -------------------------------------------------------------------

@@ -528,8 +528,8 @@ def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = TrainConfig().augment.model_dump()
     return write_settings(
         tmp_path_factory.mktemp("eventful") / "eventful.yaml",
-        **{"epochs": 2, "augment": drawn, "mixup": 0.2, "micro_batch": 8, "batch": 32},
-        **{"checkpoint_minutes": 1e-9, "precision": "bf16-mixed"},
+        **{"epochs": 2, "augment": drawn, "mixup": 0.2, "dropout": 0.2, "micro_batch": 8},
+        **{"batch": 32, "checkpoint_minutes": 1e-9, "precision": "bf16-mixed"},
     )
 
 

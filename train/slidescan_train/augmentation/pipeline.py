@@ -16,6 +16,12 @@ from slidescan_train.recipe.augment_config import AugmentConfig, Draw, OneOf
 FIRST = ("d4", "stain", "hed", "randstainna", "hue")
 """The augmentations before `one_of`, in order."""
 
+ALWAYS = ("d4", "stain", "hue")
+"""Those that take a random number even if they are off.
+
+The others take none then, so a recipe without them draws what it drew before they existed.
+"""
+
 
 class Augment:
     """Applies all augmentations of `config` in order: those of `FIRST`, one of `one_of`, crop.
@@ -26,7 +32,8 @@ class Augment:
 
     def __init__(self, config: AugmentConfig) -> None:
         made, names = transforms(config), tuple(OneOf.model_fields)
-        self._first = [(getattr(config, name).p, made[name]) for name in FIRST]
+        first = [(name, getattr(config, name).p) for name in FIRST]
+        self._first = [(p, made[name]) for name, p in first if p > 0 or name in ALWAYS]
         self._crop_p, self._crop = config.crop.p, made["crop"]
         self._one_of = [made[name] for name in names]
         self._up_to = np.cumsum([getattr(config.one_of, name).p for name in names])

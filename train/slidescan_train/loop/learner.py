@@ -26,6 +26,7 @@ from slidescan.networks.network import Network, probability
 from slidescan.patches.labelled.patches import Patches
 from slidescan_train.loop.batch_norm import Statistics, total
 from slidescan_train.loop.devices import memory_errors
+from slidescan_train.loop.dropout import HeadDropout
 from slidescan_train.loop.loader import Batch
 from slidescan_train.recipe.augment_config import LABELLED_PX
 from slidescan_train.recipe.config import TrainConfig
@@ -70,6 +71,8 @@ class Learner:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).to(fabric.device).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.network, config)
+        # After the copy: the averaged network is evaluated, without dropout.
+        self._dropout = HeadDropout(self.network, config.dropout)
         compiled: Any = torch.compile(self.network) if config.compile else self.network
         with warnings.catch_warnings():
             # Fabric uses an argument that torch has renamed.
@@ -88,7 +91,7 @@ class Learner:
         """Take one optimiser step.
 
         `parts` are the rows of its micro-batches, of which `batches` gives every n-th to the n
-        processes in turn. `draw` seeds mixup.
+        processes in turn. `draw` seeds mixup and dropout.
 
         Raises:
             DivergedError: the loss or its gradient is not finite.
@@ -124,6 +127,7 @@ class Learner:
         targets = soft_targets(labels, self.config.label_smoothing)
         if self.config.mixup:
             x, targets = mix(x, targets, self.config.mixup, rng)
+        self._dropout.draw(len(x), rng, self.fabric.device)
         logits = self.model(x)[:, :, 0, 0].float()
         loss = cross_entropy(logits, targets)
         if self.teacher:

@@ -64,6 +64,8 @@ class TrainConfig(Settings):
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
     warm_up: Share = 0.05
     """Share of all steps in which the learning rate rises."""
+    dropout: Share = 0.0
+    """Share of the classifier's input channels that are set to 0, in training only."""
     label_smoothing: Share = 0.02
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of the Beta distribution of mixup; 0: no mixup."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from slidescan.errors import ConfigError
@@ -144,6 +145,7 @@ def refuse_another(out: Path, there: Mapping[str, Any], here: Mapping[str, Any])
     Raises:
         ConfigError: with each setting that differs.
     """
+    there = {**there, "config": _completed(there["config"])}
     lines = [d for d in differences(there, here) if not d.startswith(_free())]
     if not lines:
         return
@@ -155,6 +157,14 @@ def refuse_another(out: Path, there: Mapping[str, Any], here: Mapping[str, Any])
         f"{out}: was begun with other settings: {'; '.join(lines)}; use those, or another "
         f"--out{more}"
     )
+
+
+def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a checkpoint with the defaults of those that came later."""
+    try:
+        return TrainConfig.model_validate(config).model_dump(mode="json")
+    except ValidationError:  # a setting that is no longer known is told as a difference
+        return config
 
 
 def _free() -> tuple[str, ...]:
