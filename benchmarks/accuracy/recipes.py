@@ -157,6 +157,7 @@ def notes(study: Study, rows: Mapping[str, Sequence[str]]) -> str:
         f"{study.seeds} seed{'s' * (study.seeds > 1)} a row, mean (lowest to highest); last epoch. "
         "Intervals: 95 %, the same patches resampled for a row and the base, the seeds' metrics "
         "averaged. They take patches as independent and know nothing of further seeds.",
+        f"Teacher: {study.teacher or 'none'}. "
         f"{about['config']}, {about['machine']}, {about['device']}, {about['date']}.",
     ]
     return "\n\n".join(lines)
