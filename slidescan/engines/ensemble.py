@@ -13,6 +13,7 @@ from slidescan.engines.graph_cache import GraphCache, user_folder
 from slidescan.errors import ModelError
 from slidescan.geometry import Field
 from slidescan.models import identity, model
+from slidescan.models.familiarity import Reference
 from slidescan.models.model import Model
 from slidescan.protocols import Engine
 from slidescan.tools.settings_diff import JSON
@@ -60,6 +61,11 @@ class Ensemble:
     def name(self) -> str:
         """The names of the models, for messages."""
         return " + ".join(member.card.name for member in self.models)
+
+    @property
+    def references(self) -> list[Reference | None]:
+        """What the training patches of each model look like."""
+        return [member.card.reference for member in self.models]
 
     def record(self) -> dict[str, JSON]:
         """What the numbers depend on: `model`, and `tta` if there is any.

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from slidescan.errors import ModelError, describe
+from slidescan.models.familiarity import Reference
 from slidescan.models.operating import OperatingTable
 from slidescan.networks.logit_map import LogitMap
 from slidescan.networks.plan import AnyPlan, Settings
@@ -125,6 +126,8 @@ class Card(Settings):
     operating: OperatingTable | None = None
     """Thresholds by sensitivity, on other patches than those of training."""
     speed: Speed | None = None
+    reference: Reference | None = None
+    """What the training patches look like, for warnings of unlike input."""
     reproduce: str
     """The command that made the weights."""
     versions: dict[str, str]

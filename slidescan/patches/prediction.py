@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from slidescan.engines import backend, ensemble
 from slidescan.engines.averaging import Tta
 from slidescan.errors import DataError
-from slidescan.models import model
+from slidescan.models import familiarity, model
 from slidescan.patches.decoding import Bad
 from slidescan.patches.journal import Journal
-from slidescan.patches.scoring import Memory, Scores, score, unfinished
+from slidescan.patches.scoring import Memory, Scores, sample, score, unfinished
 from slidescan.patches.sources import Source
 from slidescan.protocols import BATCH, Reporter
 from slidescan.tools.atomic_files import replacing
@@ -26,6 +26,10 @@ from slidescan.tools.settings_diff import JSON
 
 COLUMNS = ("id", "label")
 """Of Kaggle's sample_submission.csv; `label` holds P(tumour)."""
+
+
+SAMPLED = 2 * familiarity.ENOUGH
+"""Patches that are read to compare them with training; some hold too little tissue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ class Predictor:
     ) -> dict[int, Bad]:
         count = len(kept.scores)
         done = count - sum(map(len, unfinished(kept)))
+        if done < count:
+            self._compare_with_training(source, reporter)
         with reporter.bar("predicting", count, "patch") as progress:
             if done:
                 reporter.say(f"{out}: resuming, {done} of {count} patches are scored")
@@ -123,6 +129,15 @@ class Predictor:
                 self.backend.threads,
                 progress.update,
             )
+
+    def _compare_with_training(self, source: Source, reporter: Reporter) -> None:
+        """Warn where the patches are unlike those of training."""
+        references = self.ensemble.references
+        if not any(references):
+            return
+        found = familiarity.judge(sample(source, SAMPLED), references)
+        if found and found.unlike:
+            reporter.warn(f"the patches are {found.warning()}")
 
 
 def _check_bad(

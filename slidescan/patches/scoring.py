@@ -82,6 +82,19 @@ def score(
     return bad
 
 
+def sample(source: Source, count: int) -> NDArray[np.uint8]:
+    """Read up to `count` patches, the same ones in every run: (N, 96, 96, 3).
+
+    Patches that cannot be read are left out.
+    """
+    total = len(source.ids)
+    chosen = np.random.default_rng(0).choice(total, min(count, total), replace=False)
+    with warnings.catch_warnings(), source.opened() as reader:
+        warnings.filterwarnings("ignore", module="PIL")
+        read = [patch for row in np.sort(chosen).tolist() for patch in reader(range(row, row + 1))]
+    return _stacked([patch for patch in read if not isinstance(patch, Bad)])
+
+
 def unfinished(kept: Scores) -> list[range]:
     """The batches in which a patch has no score."""
     count = len(kept.scores)

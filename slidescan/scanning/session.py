@@ -20,9 +20,10 @@ from slidescan.geometry import Box, Grid
 from slidescan.maps.creation import check_target
 from slidescan.maps.gaps import find_gaps
 from slidescan.maps.store import Heatmap
-from slidescan.models import model
+from slidescan.models import familiarity, model
 from slidescan.protocols import BATCH, Engine, Reporter
 from slidescan.scanning import pipeline
+from slidescan.scanning.sampling import sample
 from slidescan.slides import tissue
 from slidescan.slides.overview import read_whole
 from slidescan.slides.plane import Plane
@@ -116,12 +117,7 @@ class Session:
             plane = slide.plane(ensemble.mpp)
             grid = Grid(plane.shape_px, self.stride_px, ensemble.field_px)
             mask, he_like = self.select(plane, grid)
-            if he_like is not None and he_like < tissue.HE_LIKE:
-                self.reporter.warn(
-                    f"{slide_path}: unlike a slide stained with H&E on white glass: green is the "
-                    f"lowest channel in {he_like:.0%} of the tissue, where {tissue.HE_LIKE:.0%} or "
-                    "more is expected; the models were trained on H&E alone"
-                )
+            looks = self._compare_with_training(plane, grid, mask, he_like)
             if not mask.any():
                 self.reporter.warn(
                     f"{slide_path}: no tissue found, the map is empty; "
@@ -133,7 +129,7 @@ class Session:
                 mpp=ensemble.mpp,
                 mask=mask,
                 settings=self.settings(slide),
-                provenance=self._provenance(plane) | {"he_like": he_like},
+                provenance=self._provenance(plane) | looks,
                 overwrite=options.overwrite,
             ) as heatmap:
                 del mask  # the map holds a copy, and it is large
@@ -218,6 +214,26 @@ class Session:
         pixels = found.reshape(rows, side, columns, side)
         held: NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=(1, 3))
         return held, he_like
+
+    def _compare_with_training(
+        self, plane: Plane, grid: Grid, mask: NDArray[np.bool_], he_like: float | None
+    ) -> dict[str, JSON]:
+        """Warn where the slide is unlike the training patches; returns what the map records."""
+        path, references = plane.slide.path, self.ensemble.references
+        found = None
+        if any(references) and mask.any():
+            patches = sample(plane, grid, mask, 2 * familiarity.ENOUGH, self.backend.threads)
+            found = familiarity.judge(patches, references)
+        if found and found.unlike:
+            self.reporter.warn(f"{path}: {found.warning()}")
+        elif found is None and he_like is not None and he_like < tissue.HE_LIKE:
+            # Models of earlier versions have no reference, and small slides too few patches.
+            self.reporter.warn(
+                f"{path}: unlike a slide stained with H&E on white glass: green is the "
+                f"lowest channel in {he_like:.0%} of the tissue, where {tissue.HE_LIKE:.0%} or "
+                "more is expected; the models were trained on H&E alone"
+            )
+        return {"he_like": he_like, "unlike": found.record() if found else None}
 
     def _find_gaps(self, heatmap: Heatmap, slide: Slide) -> dict[str, JSON]:
         """Warn of cells that the slide lacks pixels of; returns what the map records of them."""

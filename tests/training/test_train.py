@@ -34,6 +34,7 @@ from slidescan_train.teachers.widening import widened
 
 from slidescan.cli import main
 from slidescan.errors import ConfigError, DataError
+from slidescan.models import familiarity
 from slidescan.models.card import Ancestor
 from slidescan.models.model import load
 from slidescan.networks.plan import Plan
@@ -162,6 +163,8 @@ def test_the_cards_say_data_split_and_scores(name: str, finished: tuple[Path, Re
     assert card.held_out_sha256 == ids_sha256(VALIDATION.ids)
     assert card.trained_on_sha256 == ids_sha256(TRAINING.ids)
     assert (card.teacher, card.start) == (None, None)
+    assert card.reference == familiarity.summarise(familiarity.measure(TRAINING.pixels()))
+    assert card.reference
     assert set(card.versions) == {"slidescan", "torch", "albumentations", "numpy"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from slidescan.models import model
+from slidescan.models import familiarity, model
 from slidescan.models.card import Validation
 from slidescan.patches.labelled import Data, write_split
 from slidescan.patches.labelled.splits import ids_sha256
 from slidescan.pictures import diagrams, grids
+from slidescan.protocols import BATCH
 from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.atomic_files import replacing
 from slidescan_train.loop import history
@@ -141,6 +143,15 @@ class RunFolder:
         )
         self._drawing_s += time.monotonic() - started
 
+    @cached_property
+    def _reference(self) -> familiarity.Reference | None:
+        """What the training patches look like."""
+        training = self.data.training
+        chosen = np.linspace(0, len(training) - 1, min(familiarity.SUMMARISED, len(training)))
+        parts = np.array_split(chosen.astype(np.intp), -(-len(chosen) // BATCH))
+        measured = [familiarity.measure(training.pixels(part)) for part in parts]
+        return familiarity.summarise(np.concatenate(measured))
+
     def _keep_model(self, name: str, epoch: Epoch, scores: Validation) -> None:
         training = self.data.training
         chosen = ", chosen by its AUC on them" if name == BEST else ""
@@ -156,6 +167,7 @@ class RunFolder:
             validation=scores,
             teacher=self.teacher.record if self.teacher else None,
             start=self.start.record if self.start else None,
+            reference=self._reference,
             reproduce=f"{self.command} (epoch {epoch.number} of {self.config.epochs})",
             versions={name: version(name) for name in packages},
         )
