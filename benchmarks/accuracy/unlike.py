@@ -33,7 +33,7 @@ from benchmarks.support.reports import about, markdown, tell
 from slidescan.geometry import PATCH_PX, Box
 from slidescan.models import familiarity
 from slidescan.models.card import locate, read_card, shipped_names, write_card
-from slidescan.models.familiarity import Reference
+from slidescan.models.reference import Reference
 from slidescan.patches.scoring import sample
 from slidescan.patches.sources import find
 from slidescan.slides.slide import Slide

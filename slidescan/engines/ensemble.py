@@ -13,8 +13,8 @@ from slidescan.engines.graph_cache import GraphCache, user_folder
 from slidescan.errors import ModelError
 from slidescan.geometry import Field
 from slidescan.models import identity, model
-from slidescan.models.familiarity import Reference
 from slidescan.models.model import Model
+from slidescan.models.reference import Reference
 from slidescan.protocols import Engine
 from slidescan.tools.settings_diff import JSON
 

@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from slidescan.errors import ModelError, describe
-from slidescan.models.familiarity import Reference
 from slidescan.models.operating import OperatingTable
+from slidescan.models.reference import Reference
 from slidescan.networks.logit_map import LogitMap
 from slidescan.networks.plan import AnyPlan, Settings
 from slidescan.tools.atomic_files import replacing

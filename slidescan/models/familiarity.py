@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from slidescan.networks.plan import Settings
+from slidescan.models.reference import Reference, Spread
 from slidescan.tools.settings_diff import JSON
 
 LEAST = 16
@@ -41,24 +39,6 @@ FLOOR = 1e-3
 
 # (value + 1) / 256, so that black has a finite optical density.
 OD = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-
-
-class Spread(Settings):
-    """A figure over the training patches."""
-
-    mean: float
-    sd: Annotated[float, Field(gt=0)]
-
-
-class Reference(Settings):
-    """The four figures of the training patches; see `measure`."""
-
-    patches: int
-    """How many were measured."""
-    green: Spread
-    contrast: Spread
-    sharpness: Spread
-    coarseness: Spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from slidescan.models import familiarity
 from slidescan.models.card import Card, read_card, shipped_names
-from slidescan.models.familiarity import Reference
+from slidescan.models.reference import Reference
 
 Pixels = NDArray[np.uint8]
 

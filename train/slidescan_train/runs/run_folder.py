@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from slidescan.models import familiarity, model
 from slidescan.models.card import Validation
+from slidescan.models.reference import Reference
 from slidescan.patches.labelled import Data, write_split
 from slidescan.patches.labelled.splits import ids_sha256
 from slidescan.pictures import diagrams, grids
@@ -144,7 +145,7 @@ class RunFolder:
         self._drawing_s += time.monotonic() - started
 
     @cached_property
-    def _reference(self) -> familiarity.Reference | None:
+    def _reference(self) -> Reference | None:
         """What the training patches look like."""
         training = self.data.training
         chosen = np.linspace(0, len(training) - 1, min(familiarity.SUMMARISED, len(training)))
