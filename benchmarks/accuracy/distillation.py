@@ -19,7 +19,7 @@ import click
 import numpy as np
 import torch
 from slidescan_train.loop.learner import to_input, tumour
-from slidescan_train.teachers.lineage import doubt
+from slidescan_train.teachers.lineage import HeldOut, doubt
 from slidescan_train.teachers.teacher import Teacher, load_teacher
 
 from benchmarks.support.reports import markdown
@@ -41,7 +41,6 @@ from benchmarks.support.studies import (
 )
 from slidescan.errors import ConfigError
 from slidescan.patches.labelled import Data, Patches
-from slidescan.patches.labelled.splits import ids_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def notes(recipe: Recipe, data: Data, seeds: int, teacher: Teacher | None) -> st
     ]
     if teacher:
         lines.append(f"Teacher: {teacher.name}, SHA-256 {teacher.record.sha256[:12]}...")
-        if why := doubt("the teacher", teacher.record, ids_sha256(data.validation.ids)):
+        if why := doubt("the teacher", teacher.record, HeldOut.of(data)[0]):
             lines.append(f"Warning: {why}.")
     about = recipe.record()
     lines.append(f"{about['config']}, {about['machine']}, {about['device']}, {about['date']}.")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from slidescan_train.runs.run_folder import show
-from slidescan_train.teachers.lineage import doubt
+from slidescan_train.teachers.lineage import HeldOut, doubt
 
 from benchmarks.support.reports import markdown
 from benchmarks.support.studies import (
@@ -50,7 +50,6 @@ from slidescan.commands.terminal import warn
 from slidescan.errors import DataError
 from slidescan.models.model import load
 from slidescan.patches.labelled import Data, Patches
-from slidescan.patches.labelled.splits import ids_sha256
 from slidescan.pictures import grids
 from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.atomic_files import replacing
@@ -349,7 +348,7 @@ def show_model(recipe: Recipe, found: Clusters, model: str) -> None:
     """Evaluate a model on each cluster and draw its worst mistakes there."""
     held_out = found.data.validation
     loaded = load(model)
-    if why := doubt("--model", loaded.ancestor, ids_sha256(held_out.ids)):
+    if why := doubt("--model", loaded.ancestor, HeldOut.of(found.data)[0]):
         warn(why)
     p = recipe.predict(model, held_out)
     rows, judged = [], {}

@@ -78,7 +78,7 @@ class Recipe:
         out = runs / name
         click.echo(f"{out}", err=True)
         request = Request(
-            self.data, out, ids=ids, cache=self.cache, teacher=teacher, resume=True,
+            [self.data], out, ids=ids, cache=self.cache, teacher=teacher, resume=True,
             device=self.device, threads=self.threads,
         )  # fmt: skip
         command = self._command(out, ids, changes, teacher)

@@ -14,7 +14,8 @@ from slidescan.errors import DataError
 from slidescan.tools.atomic_files import check_png
 
 if TYPE_CHECKING:
-    from slidescan.patches.labelled.dataset import Data, Survey
+    from slidescan.patches.labelled.division import Data
+    from slidescan.patches.labelled.survey import Survey
 
 
 @click.command()
@@ -53,7 +54,8 @@ def command(
         from tqdm import tqdm
 
         from slidescan.patches.labelled import defects, summary
-        from slidescan.patches.labelled.dataset import read_slides, survey, survey_of
+        from slidescan.patches.labelled.dataset import read_slides
+        from slidescan.patches.labelled.survey import survey, survey_of
         from slidescan.patches.labelled.unlabelled import is_unlabelled, list_images
 
     bar = partial(tqdm, disable=None, dynamic_ncols=True)
@@ -81,8 +83,8 @@ def _divided(
     found: Survey, slides: Mapping[str, str] | None, report: Path | None
 ) -> tuple[Data | None, DataError | None]:
     """Divide the patches without defects as training would, or say why it would refuse them."""
-    from slidescan.patches.labelled.dataset import divide
     from slidescan.patches.labelled.defects import refusal, write_defects
+    from slidescan.patches.labelled.division import divide
 
     problem: DataError | None = None
     if found.defects:
@@ -90,6 +92,6 @@ def _divided(
         if report:
             write_defects(report, found.defects)
     try:
-        return divide(found, slides=slides), problem
+        return divide([found], slides=slides), problem
     except DataError as error:
         return None, problem or error

@@ -88,8 +88,7 @@ engine_options = _engine_options("openvino on the cpu, else torch", "auto")
 recorded_engine_options = _engine_options("the map's", "the map's")
 
 
-def data_options(command: F) -> F:
-    """--data, and which of its patches are used."""
+def _data_options(command: F, several: bool) -> F:
     for option in (
         click.option(
             "--skip-bad", is_flag=True, help="Leave out defective patches, and list them."
@@ -109,12 +108,23 @@ def data_options(command: F) -> F:
             "--data",
             type=PATH,
             required=True,
+            multiple=several,
             help="Kaggle's layout (train/<id>.tif, train_labels.csv), the original HDF5 files, or "
-            "a folder per class.",
+            f"a folder per class.{' May be repeated.' if several else ''}",
         ),
     ):
         command = option(command)
     return command
+
+
+def data_options(command: F) -> F:
+    """--data, and which of its patches are used."""
+    return _data_options(command, several=False)
+
+
+def several_data_options(command: F) -> F:
+    """--data, once or several times, and which of its patches are used."""
+    return _data_options(command, several=True)
 
 
 def settings_options(command: F) -> F:

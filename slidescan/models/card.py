@@ -25,7 +25,7 @@ DEFAULT = "default"
 
 
 class Validation(Settings):
-    """Scores on the held-out patches."""
+    """Scores on validation patches."""
 
     patches: int
     auc: float
@@ -37,6 +37,26 @@ class Validation(Settings):
     nll: float
     ece: float | None = None
     """Expected calibration error, 15 bins."""
+
+
+class TrainingPatches(Settings):
+    """The training patches of one folder."""
+
+    name: str
+    patches: int
+    tumour: int
+    """Patches with tumour."""
+    fingerprint: str
+    """SHA-256 over id, label and the pixels' SHA-256 of each patch, sorted by id."""
+
+
+class ScoredPatches(TrainingPatches):
+    """A validation set and the scores on it."""
+
+    rule: str
+    """Which patches it has."""
+    ids_sha256: str
+    scores: Validation
 
 
 class Calibration(LogitMap):
@@ -87,6 +107,7 @@ class Ancestor(Settings):
     held_out_sha256: str | None = None
     """See `Card`, as the others."""
     trained_on_sha256: str | None = None
+    validation_sets: tuple[ScoredPatches, ...] | None = None
     teacher: Ancestor | str | None = None
     start: Ancestor | Published | None = None
     reproduce: str | None = None
@@ -112,11 +133,19 @@ class Card(Settings):
     weights_sha256: str
     data: str
     split: str
+    """Of the first validation set."""
     held_out_sha256: str | None = None
-    """`ids_sha256` of the validation patches."""
+    """`ids_sha256` of the patches of the first validation set."""
     trained_on_sha256: str | None = None
     """`ids_sha256` of the training patches."""
+    training_sets: tuple[TrainingPatches, ...] | None = None
+    """The training patches by folder."""
+    validation_sets: tuple[ScoredPatches, ...] | None = None
+    """All validation sets. None of their patches was trained on."""
+    chosen_by: str | None = None
+    """The validation set whose AUC chose the epoch; None for the last epoch."""
     validation: Validation
+    """On the first validation set."""
     teacher: Ancestor | str | None = None
     """The network it was distilled from; earlier versions wrote its name and SHA-256 as text."""
     start: Ancestor | Published | None = None

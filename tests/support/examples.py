@@ -103,8 +103,11 @@ def _table(name: str, noise: float) -> Callable[[Path], None]:
     return make
 
 
-def _pcam(root: Path) -> None:
-    patches.write(root / "pcam", patches.make(120))
+def _pcam(name: str, seed: int) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        patches.write(root / name, patches.make(120, seed))
+
+    return make
 
 
 def _geojson(root: Path) -> None:
@@ -161,7 +164,9 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "labels.csv": _table("labels.csv", 0),
     "scores.csv": _table("scores.csv", 0.6),
     "scores_b.csv": _table("scores_b.csv", 0.8),
-    "pcam": _pcam,
+    "pcam": _pcam("pcam", seed=0),
+    "pcam_b": _pcam("pcam_b", seed=1),
+    "pcam_valid": _pcam("pcam_valid", seed=2),
     "annotations.geojson": _geojson,
     "annotations.xml": _xml,
     "annotations": _annotations,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.loop.learner import Learner
 from slidescan_train.loop.progress import Progress
-from slidescan_train.loop.training import train
+from slidescan_train.loop.training import Probabilities, train
 from slidescan_train.recipe.config import TrainConfig
 
 from slidescan.networks.network import Network
@@ -61,9 +61,9 @@ class Kept:
         self.steps.append(step)
         self.patches.append(patches)
 
-    def on_epoch(self, epoch: Epoch, probabilities: NDArray[np.float32]) -> None:
+    def on_epoch(self, epoch: Epoch, probabilities: Probabilities) -> None:
         self.epochs.append(epoch)
-        self.probabilities.append(probabilities)
+        self.probabilities.append(probabilities["split"])
 
     def checkpoint(self) -> None:
         self.checkpoints += 1
@@ -72,7 +72,7 @@ class Kept:
 def fit(config: TrainConfig, **more: Any) -> tuple[Learner, Kept]:
     """Train on the small data set to the last epoch."""
     made, kept = learner(config, **more), Kept()
-    train(made, TRAINING, VALIDATION, Progress(), kept)
+    train(made, TRAINING, {"split": VALIDATION}, Progress(), kept)
     return made, kept
 
 

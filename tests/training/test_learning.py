@@ -323,7 +323,7 @@ def test_a_checkpoint_is_kept_within_a_long_epoch() -> None:
 def test_a_loss_that_is_no_number_says_where(change: dict[str, Any]) -> None:
     learner, kept = learning.learner(tiny(epochs=20, warm_up=0, **change)), Kept()
     with pytest.raises(DivergedError) as error:
-        training.train(learner, TRAINING, VALIDATION, Progress(), kept)
+        training.train(learner, TRAINING, {"split": VALIDATION}, Progress(), kept)
     message = str(error.value)
     assert f"epoch 1, step {len(kept.steps) + 1}: " in message
     assert "not finite" in message or "the loss is nan" in message

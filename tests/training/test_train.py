@@ -43,6 +43,7 @@ from slidescan.patches.labelled.splits import ids_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
+CHOSEN = ", chosen by its AUC on them"
 FILES = {
     *("best.json", "best.safetensors", "last.json", "last.safetensors", "checkpoint.safetensors"),
     *("config.yaml", "metrics.csv", "steps.csv", "split.csv"),
@@ -165,6 +166,14 @@ def test_the_cards_say_data_split_and_scores(name: str, finished: tuple[Path, Re
     assert (card.teacher, card.start) == (None, None)
     assert card.reference == familiarity.summarise(familiarity.measure(TRAINING.pixels()))
     assert card.reference
+    assert card.chosen_by == ("split" if name == "best" else None)
+    assert card.training_sets is not None
+    assert card.validation_sets is not None
+    (trained,), (scored,) = card.training_sets, card.validation_sets
+    assert (trained.name, trained.patches) == ("pcam", len(TRAINING))
+    assert trained.tumour == TRAINING.labels.sum()
+    assert (scored.name, scored.rule) == ("split", card.split.removesuffix(CHOSEN))
+    assert (scored.scores, scored.ids_sha256) == (card.validation, card.held_out_sha256)
     assert set(card.versions) == {"slidescan", "torch", "albumentations", "numpy"}
 
 
@@ -269,10 +278,11 @@ def test_a_run_warns_where_what_it_builds_on_may_know_its_validation_patches(
 ) -> None:
     model = finished[0] / "last.safetensors"
     ancestor = load(str(model)).ancestor.model_dump()
-    other_split = {"held_out_sha256": "0" * 64, "split": "validation: 2 of 9 slides, whole"}
+    others = {"held_out_sha256": "0" * 64, "validation_sets": None}
+    other_split = others | {"split": "validation: 2 of 9 slides, whole"}
     changes = {
         "same": {},
-        "more": {"held_out_sha256": "0" * 64},  # by the same rule, so these patches as well
+        "more": others,  # by the same rule, so these patches as well
         "other": other_split,
         "old": {"held_out_sha256": None},
         "grandparent": {"teacher": ancestor | other_split},

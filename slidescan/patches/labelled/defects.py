@@ -12,7 +12,15 @@ from slidescan.errors import DataError
 from slidescan.tools.csv_tables import write_table
 
 Kind = Literal[
-    "missing", "unlabelled", "unreadable", "size", "pixels", "duplicate", "contradiction"
+    "missing",
+    "unlabelled",
+    "unreadable",
+    "size",
+    "pixels",
+    "duplicate",
+    "contradiction",
+    "held-out",
+    "near-copy",
 ]
 MEANING: Mapping[Kind, str] = {
     "missing": "labelled, and there is no such file",
@@ -22,6 +30,8 @@ MEANING: Mapping[Kind, str] = {
     "pixels": "not the pixels whose SHA-1 the name is",
     "duplicate": "the same pixels as a patch before it",
     "contradiction": "the same pixels as a patch with the other label",
+    "held-out": "the same pixels as a validation patch",
+    "near-copy": "the same picture as a validation patch, compressed otherwise",
 }
 
 

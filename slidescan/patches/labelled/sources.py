@@ -48,22 +48,47 @@ def list_patches(root: Path, only: Path | None = None) -> tuple[Listing, NDArray
     that start with # are ignored. Defects are those of the selected patches. Raises `DataError`
     if the layout is unknown.
     """
+    (found,) = list_several([root], only)
+    return found
+
+
+def list_several(
+    roots: Sequence[Path], only: Path | None = None
+) -> list[tuple[Listing, NDArray[np.intp] | None]]:
+    """List the patches under each of `roots`, as `list_patches` does.
+
+    An id of `only` selects the patches of this id in every folder; a folder of which it selects
+    none is left out.
+    """
+    listings = [_list(root) for root in roots]
+    if only is None:
+        for listing in listings:
+            for missing in {0, 1} - set(listing.labels.tolist()):
+                if not listing.defects:  # the defects say more
+                    raise DataError(
+                        f"{listing.root}: no patch has label {missing}; a classifier needs both"
+                    )
+        return [(listing, None) for listing in listings]
+    lost = [{d.name: d for d in each.defects if d.kind == "missing"} for each in listings]
+    known = {i for each, gone in zip(listings, lost, strict=True) for i in (*each.ids, *gone)}
+    wanted = _read_ids(only, sorted(known))
+    found: list[tuple[Listing, NDArray[np.intp] | None]] = []
+    for listing, gone in zip(listings, lost, strict=True):
+        defects = tuple(defect for name, defect in gone.items() if name in wanted)
+        rows = np.flatnonzero([patch_id in wanted for patch_id in listing.ids])
+        if len(rows):
+            found.append((replace(listing, defects=defects), rows))
+    if not found:
+        raise DataError(f"{only}: names no patch that has a file; correct --ids or --data")
+    return found
+
+
+def _list(root: Path) -> Listing:
     readers = {"kaggle": _kaggle, "hdf5": list_hdf5, "folders": _folders}
     listing = readers[find_layout(root)](root)
     if not len(listing):
         raise DataError(f"{root}: none of its {len(listing.defects)} labelled patches has a file")
-    if only is None:
-        for missing in {0, 1} - set(listing.labels.tolist()):
-            if not listing.defects:  # the defects say more
-                raise DataError(f"{root}: no patch has label {missing}; a classifier needs both")
-        return listing, None
-    lost = {defect.name: defect for defect in listing.defects if defect.kind == "missing"}
-    wanted = _read_ids(only, sorted([*listing.ids, *lost]))
-    defects = tuple(defect for name, defect in lost.items() if name in wanted)
-    rows = np.flatnonzero([patch_id in wanted for patch_id in listing.ids])
-    if not len(rows):
-        raise DataError(f"{only}: names no patch that has a file; correct --ids or --data")
-    return replace(listing, defects=defects), rows
+    return listing
 
 
 def find_layout(root: Path) -> Layout:

@@ -113,11 +113,16 @@ def read_groups(path: Path) -> dict[str, str]:
 
 def check_sides(labels: NDArray[np.int64], held_out: NDArray[np.bool_], why: str = "") -> None:
     """Raise `DataError` where training or validation does not have both labels."""
-    for name, part in ("training", labels[~held_out]), ("validation", labels[held_out]):
-        if len(np.unique(part)) < 2:
-            raise DataError(
-                f"{name}: its {len(part)} patches do not have both labels{why}; add more patches"
-            )
+    check_labels("training", labels[~held_out], why)
+    check_labels("validation", labels[held_out], why)
+
+
+def check_labels(name: str, labels: NDArray[np.int64], why: str = "") -> None:
+    """Raise `DataError` where a side does not have both labels."""
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"{name}: its {len(labels)} patches do not have both labels{why}; add more patches"
+        )
 
 
 def _check_balance(labels: NDArray[np.int64], held_out: NDArray[np.bool_]) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.patches.labelled.dataset import Data, Survey
 from slidescan.patches.labelled.defects import MEANING, Defect, counted
+from slidescan.patches.labelled.division import Data
 from slidescan.patches.labelled.patches import Patches
 from slidescan.patches.labelled.sources import ABOUT, WANTED
+from slidescan.patches.labelled.survey import Survey
 from slidescan.pictures import grids
 
 SAMPLE = 20_000

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from slidescan.errors import DataError
 from slidescan.patches.labelled.cache import Progress, Say
-from slidescan.patches.labelled.dataset import survey
 from slidescan.patches.labelled.defects import refusal
 from slidescan.patches.labelled.patches import Patches
 from slidescan.patches.labelled.reading import digest
 from slidescan.patches.labelled.sources import ABOUT
+from slidescan.patches.labelled.survey import survey
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def command(
         from slidescan_train.recipe.config import load_config
 
     settings = load_config(config, changes).augment
-    check_data(data)
+    check_data([data])
     with training_libraries():
         from slidescan.pictures.grids import grid
         from slidescan_train.augmentation import preview

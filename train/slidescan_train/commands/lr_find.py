@@ -10,8 +10,8 @@ import click
 from slidescan.commands.options import (
     PATH,
     THREADS,
-    data_options,
     settings_options,
+    several_data_options,
     training_libraries,
 )
 from slidescan.commands.terminal import bar
@@ -20,7 +20,7 @@ from slidescan.tools.atomic_files import check_png
 
 
 @click.command()
-@data_options
+@several_data_options
 @settings_options
 @click.option("--low", type=float, default=1e-5, show_default=True, help="First rate.")
 @click.option("--high", type=float, default=10.0, show_default=True, help="Last rate.")
@@ -43,7 +43,7 @@ from slidescan.tools.atomic_files import check_png
     "--out", type=PATH, default="lr-find.png", show_default=True, help="PNG; a CSV goes beside it."
 )
 def command(
-    data: Path,
+    data: tuple[Path, ...],
     ids: Path | None,
     groups: Path | None,
     cache: Path | None,
@@ -81,6 +81,7 @@ def command(
         import numpy as np
 
         from slidescan.patches.labelled import load_data
+        from slidescan.patches.labelled.splits import SHARE
         from slidescan_train.loop.devices import make_fabric
         from slidescan_train.loop.learner import Learner
         from slidescan_train.loop.range_test import range_test
@@ -89,8 +90,9 @@ def command(
 
     learner = Learner(settings, make_fabric(settings, device, threads))
     patches = load_data(
-        data,
-        validation=settings.validation,
+        *data,
+        # Patches are held out even if the settings hold out none: the test needs no others.
+        validation=settings.validation or SHARE,
         groups=groups,
         only=ids,
         cache=cache,

@@ -13,8 +13,8 @@ import click
 from slidescan.commands.options import (
     PATH,
     THREADS,
-    data_options,
     settings_options,
+    several_data_options,
     training_libraries,
 )
 from slidescan.commands.terminal import command_line, warn
@@ -22,7 +22,14 @@ from slidescan.errors import ConfigError, SlidescanError
 
 
 @click.command()
-@data_options
+@several_data_options
+@click.option(
+    "--validation",
+    type=PATH,
+    multiple=True,
+    help="Folder of patches to validate on and never to train on, in any layout. May be repeated; "
+    "the first chooses the best epoch. `--set validation=0` holds out no others.",
+)
 @settings_options
 @click.option("--teacher", help="Distil from this model, or from FILE.onnx.")
 @click.option(
@@ -48,7 +55,8 @@ from slidescan.errors import ConfigError, SlidescanError
     "--out", type=PATH, help="Folder of the run. [default: runs/, named by settings and time]"
 )
 def command(
-    data: Path,
+    data: tuple[Path, ...],
+    validation: tuple[Path, ...],
     ids: Path | None,
     groups: Path | None,
     cache: Path | None,
@@ -71,6 +79,7 @@ def command(
     \b
     Examples:
       slidescan train --data pcam --config quick --set epochs=1 --out runs/quick
+      slidescan train --data pcam --data pcam_b --validation pcam_valid --set epochs=1 --out runs/b
       slidescan train --data pcam --config quick --set epochs=1 --teacher default --out runs/student
       slidescan train --data pcam --resume --out runs/first
     """
@@ -81,7 +90,7 @@ def command(
         out = Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
     with training_libraries():
         # Everything that is mistyped is refused before torch is imported.
-        from slidescan_train.commands.checks import check_data
+        from slidescan_train.commands.checks import check_data, check_validation
         from slidescan_train.recipe.config import load_config
         from slidescan_train.runs.files import CONFIG, check_out
         from slidescan_train.teachers.sources import check_start, check_teacher
@@ -90,7 +99,8 @@ def command(
     if resume and config is None and begun.exists():
         config = begun
     settings = load_config(config, changes)
-    check_data(data, ids, groups)
+    check_data(data, ids, groups, validation)
+    check_validation(settings.validation, data, validation)
     if teacher:
         check_teacher(teacher)
     if start:
@@ -102,6 +112,7 @@ def command(
     request = Request(
         data=data,
         out=out,
+        validation=validation,
         ids=ids,
         groups=groups,
         cache=cache,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +30,7 @@ class Epoch:
     """The scores of one epoch.
 
     Training scores are of the augmented patches during the epoch; validation scores are of the
-    averaged weights on the held-out patches, without augmentation.
+    averaged weights on the first validation set, without augmentation.
     """
 
     number: int
@@ -50,6 +49,23 @@ class Epoch:
     waiting: float
     """Share of the training time spent waiting for batches."""
     seconds: float
+    further: Mapping[str, float] = field(default_factory=dict)
+    """Scores on further validation sets by their columns, e.g. `validation_auc.split`."""
+
+
+SCORES = ("loss", "accuracy", "auc")
+
+
+def column(score: str, name: str) -> str:
+    """The column, and the key of `Epoch.further`, of a score on the validation set `name`."""
+    return f"validation_{score}.{name}"
+
+
+def further_sets(epochs: Sequence[Epoch]) -> list[str]:
+    """Names of the validation sets beside the first."""
+    start = column("auc", "")
+    keys = epochs[-1].further if epochs else ()
+    return [key.removeprefix(start) for key in keys if key.startswith(start)]
 
 
 def best(epochs: Sequence[Epoch]) -> Epoch | None:
@@ -70,18 +86,44 @@ Row = TypeVar("Row", Step, Epoch)
 
 def write(path: Path, rows: Iterable[Row], kind: type[Row]) -> None:
     """Replace the table at `path` by `rows`."""
-    names = [field.name for field in fields(kind)]
-    write_table(path, names, map(attrgetter(*names), rows))
+    names: list[str] = _columns(kind)
+    kept: list[Step | Epoch] = list(rows)
+    more: list[str] = list(_scores(kept[-1])) if kept else []
+    write_table(path, (*names, *more), (_cells(row, names, more) for row in kept))
+
+
+def _scores(row: Step | Epoch) -> Mapping[str, float]:
+    """Scores on further validation sets."""
+    return row.further if isinstance(row, Epoch) else {}
+
+
+def _cells(row: Step | Epoch, names: Sequence[str], more: Sequence[str]) -> list[object]:
+    scores = _scores(row)
+    return [*(getattr(row, name) for name in names), *(scores.get(name) for name in more)]
 
 
 def read(path: Path, kind: type[Row]) -> list[Row]:
     """Read the rows of `path`. Raises `DataError` if it is not such a table."""
     types: dict[str, Callable[[Any], Any]] = {"int": int, "float": float}
-    convert = {field.name: types[str(field.type)] for field in fields(kind)}
+    declared = {each.name: str(each.type) for each in fields(kind)}
+    convert = {name: types[declared[name]] for name in _columns(kind)}
     rows = []
     for line, row in read_table(path, list(convert)):
         try:
-            rows.append(kind(**{name: make(row[name]) for name, make in convert.items()}))
+            values = {name: make(row[name]) for name, make in convert.items()}
+            if further := _further(row):
+                values["further"] = further
+            rows.append(kind(**values))
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}: line {line}: {error}") from error
     return rows
+
+
+def _columns(kind: type[Row]) -> list[str]:
+    """The columns that every table of this kind has."""
+    return [each.name for each in fields(kind) if each.name != "further"]
+
+
+def _further(row: Mapping[str, str | None]) -> dict[str, float]:
+    starts = tuple(column(score, "") for score in SCORES)
+    return {key: float(text or "nan") for key, text in row.items() if key.startswith(starts)}

@@ -6,7 +6,8 @@ One step, with its micro-batches, is `Learner.step`. Devices and precision come 
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from torch.nn.functional import cross_entropy
 from slidescan.patches.labelled.patches import Patches
 from slidescan.statistics.ranking import Ranking, roc_area
 from slidescan_train.loop.devices import repeatable, worker_count
-from slidescan_train.loop.history import Epoch, Step, finished
+from slidescan_train.loop.history import SCORES, Epoch, Step, column, finished
 from slidescan_train.loop.learner import DivergedError, Learner, predict, tumour
 from slidescan_train.loop.loader import Loader, epoch_plan, steps
 from slidescan_train.loop.progress import Progress
 from slidescan_train.recipe.config import TrainConfig
 from slidescan_train.recipe.schedule import rate
+
+Probabilities: TypeAlias = Mapping[str, NDArray[np.float32]]
+"""P(tumour) of the patches of each validation set, by its name."""
 
 
 class Recorder(Protocol):
@@ -30,17 +34,23 @@ class Recorder(Protocol):
     def on_step(self, step: Step, patches: int) -> None:
         """Called after each optimiser step, with its number of patches."""
 
-    def on_epoch(self, epoch: Epoch, probabilities: NDArray[np.float32]) -> None:
-        """Called after each epoch, with P(tumour) of the validation patches."""
+    def on_epoch(self, epoch: Epoch, probabilities: Probabilities) -> None:
+        """Called after each epoch."""
 
     def checkpoint(self) -> None:
         """Called when a checkpoint is due; the run can be resumed from here exactly."""
 
 
 def train(
-    learner: Learner, training: Patches, validation: Patches, progress: Progress, recorder: Recorder
+    learner: Learner,
+    training: Patches,
+    validation: Mapping[str, Patches],
+    progress: Progress,
+    recorder: Recorder,
 ) -> None:
     """Run all epochs that are left after `progress`.
+
+    `validation` has the validation sets by name; the first decides which epoch is the best.
 
     Raises:
         ConfigError: the loss is not finite, or there is not enough memory.
@@ -91,18 +101,21 @@ def _where(
 def close_epoch(
     learner: Learner,
     training: Patches,
-    validation: Patches,
+    validation: Mapping[str, Patches],
     progress: Progress,
     recorder: Recorder,
 ) -> None:
-    """Score the averaged weights on the held-out patches, and close the epoch."""
+    """Score the averaged weights on the validation sets, and close the epoch."""
     fabric = learner.fabric
     epoch: Epoch | None = None
+    probabilities: dict[str, NDArray[np.float32]] = {}
     if fabric.global_rank == 0:
-        logits = predict(learner.average, validation, fabric.device)
-        probabilities = tumour(logits).numpy()
-        loss = cross_entropy(logits, torch.from_numpy(validation.labels)).item()
-        epoch = _epoch(learner, training, validation, progress, probabilities, loss)
+        scores = []
+        for name, patches in validation.items():
+            logits = predict(learner.average, patches, fabric.device)
+            probabilities[name] = tumour(logits).numpy()
+            scores.append(_scores(patches, logits, probabilities[name]))
+        epoch = _epoch(learner, training, progress, dict(zip(validation, scores, strict=True)))
     epoch = fabric.broadcast(epoch)  # every process must know when to stop
     assert epoch
     progress.close(epoch)
@@ -111,15 +124,21 @@ def close_epoch(
         recorder.checkpoint()
 
 
+def _scores(patches: Patches, logits: torch.Tensor, p: NDArray[np.float32]) -> dict[str, float]:
+    """Return the scores of one validation set, with the keys `SCORES`."""
+    loss = cross_entropy(logits, torch.from_numpy(patches.labels)).item()
+    accuracy = float(np.mean((p >= 0.5) == patches.labels))
+    return dict(zip(SCORES, (loss, accuracy, auc(patches.labels, p)), strict=True))
+
+
 def _epoch(
     learner: Learner,
     training: Patches,
-    validation: Patches,
     progress: Progress,
-    probabilities: NDArray[np.float32],
-    loss: float,
+    scores: Mapping[str, Mapping[str, float]],
 ) -> Epoch:
     config = learner.config
+    (_, first), *others = scores.items()
     rows = np.concatenate(steps(len(training), config.batch, config.seed, progress.epoch))
     seen, p = training.labels[rows], np.concatenate(progress.probabilities)
     return Epoch(
@@ -128,12 +147,13 @@ def _epoch(
         training_loss=float(np.mean(progress.losses)),
         training_accuracy=float(np.mean((p >= 0.5) == seen)),
         training_auc=auc(seen, p),
-        validation_loss=loss,
-        validation_accuracy=float(np.mean((probabilities >= 0.5) == validation.labels)),
-        validation_auc=auc(validation.labels, probabilities),
+        validation_loss=first["loss"],
+        validation_accuracy=first["accuracy"],
+        validation_auc=first["auc"],
         images_per_second=len(rows) / progress.seconds,
         waiting=progress.waited_s / progress.seconds,
         seconds=progress.seconds,
+        further={column(key, name): of[key] for name, of in others for key in SCORES},
     )
 
 

@@ -49,8 +49,8 @@ class TrainConfig(Settings):
     epochs: Count = 60
     patience: Count | None = None
     """Stop after this number of epochs without a better validation AUC; null: never."""
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the patches held out, unless the data have their own split."""
+    validation: Share = 0.1
+    """Share of the patches held out, unless the data have their own split; 0: none."""
     batch: Annotated[int, Field(ge=2, strict=True)] = 64
     """Patches per optimiser step, over all micro-batches and processes."""
     micro_batch: Annotated[int, Field(ge=2, strict=True)] = 64

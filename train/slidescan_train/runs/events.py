@@ -12,7 +12,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from slidescan.errors import WriteError
 from slidescan.tools.atomic_files import writing
-from slidescan_train.loop.history import Epoch, Step
+from slidescan_train.loop.history import SCORES, Epoch, Step, column, further_sets
 
 FLUSH_S = 10.0
 """Longest delay until TensorBoard sees a step."""
@@ -57,15 +57,20 @@ class Events:
         """Add an epoch, at the number of its last optimiser step."""
         scores = {
             f"{score}/{side}": getattr(epoch, f"{side}_{score}")
-            for score in ("loss", "accuracy", "auc")
+            for score in SCORES
             for side in ("training", "validation")
+        }
+        further = {
+            f"{score}/validation/{name}": epoch.further[column(score, name)]
+            for name in further_sets([epoch])
+            for score in SCORES
         }
         speed = {
             "speed/images_per_second": epoch.images_per_second,
             "speed/waiting": epoch.waiting,
             "speed/seconds": epoch.seconds,
         }
-        self._scalars(step, {"epoch": epoch.number, **scores, **speed})
+        self._scalars(step, {"epoch": epoch.number, **scores, **further, **speed})
         self._flush()
 
     def close(self) -> None:

@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from slidescan.pictures import style
-from slidescan_train.loop.history import Epoch, Step, best
+from slidescan_train.loop.history import Epoch, Step, best, column, further_sets
 
 POINTS = 2000
 """Most steps that are drawn: more than a panel has pixels."""
 LABELS = {"loss": "loss (nats)", "accuracy": "accuracy at 0.5", "auc": "ROC AUC"}
 """Axis labels of an epoch's scores."""
+FURTHER = tuple(c for c in style.COLOURS if c not in (style.BLUE, style.ORANGE))
+"""Colours of validation sets beside the first."""
 UNDEFINED = "undefined: one class, or not finite"
 
 
@@ -146,6 +148,10 @@ def _scores(panel: Axes, epochs: Sequence[Epoch], score: str, top: Epoch | None)
         if not np.isfinite(values).any():
             values, side = [np.nan] * len(values), f"{side}: {UNDEFINED}"
         panel.plot(numbers, values, look, color=colour, label=side, markersize=_dots(epochs))
+    for at, name in enumerate(further_sets(epochs)):
+        values = [epoch.further.get(column(score, name), np.nan) for epoch in epochs]
+        colour = FURTHER[at % len(FURTHER)]
+        panel.plot(numbers, values, "-^", color=colour, label=name, markersize=_dots(epochs))
     if top:
         value = getattr(top, f"validation_{score}")
         text = f"epoch {top.number}, best by AUC: {value:.4f}"

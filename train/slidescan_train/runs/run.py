@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -23,7 +21,7 @@ from slidescan_train.loop.devices import make_fabric
 from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.loop.learner import Learner
 from slidescan_train.loop.progress import Progress
-from slidescan_train.loop.training import train
+from slidescan_train.loop.training import Probabilities, train
 from slidescan_train.recipe.config import TrainConfig
 from slidescan_train.runs import checkpoint
 from slidescan_train.runs.files import CHECKPOINT, LAST, check_out
@@ -44,8 +42,11 @@ FREE = ("workers", "checkpoint_minutes")
 class Request:
     """What a run is asked for, beside its settings."""
 
-    data: Path
+    data: Sequence[Path]
+    """Folders of labelled patches."""
     out: Path
+    validation: Sequence[Path] = ()
+    """Folders of validation sets. The first chooses the best epoch."""
     ids: Path | None = None
     """A file of the patches to use, see `load_data`."""
     groups: Path | None = None
@@ -105,6 +106,7 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) ->
         "teacher": teacher.record.sha256 if teacher else None,
         "start": model.weights_sha256(start.network) if start else None,
     }
+    sets = {each.name: each.patches for each in data.sets}
     progress, command = Progress(), request.command
     if saved:
         tensors, numbers = saved
@@ -114,13 +116,13 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) ->
         # The command that began the run made its models; a resuming one names little of it.
         command = numbers.get("command", command)
     if not first:
-        train(learner, data.training, data.validation, progress, _Silent())
+        train(learner, data.training, sets, progress, _Silent())
         return progress.history
     _check_unseen(data, teacher, start, warn)
     if not progress.history:
         _tell_size(data, config, warn)
     with RunFolder(request.out, learner, data, progress, about, start, command) as folder:
-        train(learner, data.training, data.validation, progress, folder)
+        train(learner, data.training, sets, progress, folder)
     return progress.history
 
 
@@ -128,6 +130,9 @@ def _tell_size(data: Data, config: TrainConfig, warn: Warn) -> None:
     """Print the sizes of the data, and warn where an epoch has a single step."""
     count = len(data.training)
     steps = max(1, count // config.batch)
+    if len(data.sets) > 1:
+        sizes = ", ".join(f"{len(each.patches):,} {each.name}" for each in data.sets)
+        tqdm.write(f"validation sets: {sizes}; {data.sets[0].name} chooses the best epoch")
     tqdm.write(
         f"{count:,} training and {len(data.validation):,} validation patches; {steps:,} "
         f"{'step' if steps == 1 else 'steps'} of {min(count, config.batch):,} patches per epoch"
@@ -173,10 +178,11 @@ def _free() -> tuple[str, ...]:
 
 def _check_unseen(data: Data, teacher: Teacher | None, start: Start | None, warn: Warn) -> None:
     """Warn where a model that this run builds on may have been trained on validation patches."""
-    held_out = HeldOut.of(data)
     for option, source in ("--teacher", teacher), ("--init", start):
-        if source and (why := doubt(option, source.record, held_out)):
-            warn(why)
+        if source:
+            doubts = (doubt(option, source.record, held_out) for held_out in HeldOut.of(data))
+            for why in dict.fromkeys(filter(None, doubts)):
+                warn(why)
 
 
 def _start(source: str, config: TrainConfig) -> Start:
@@ -197,7 +203,8 @@ def _start(source: str, config: TrainConfig) -> Start:
 
 def _load(config: TrainConfig, request: Request, first: bool) -> Data:
     return load_data(
-        request.data,
+        *request.data,
+        held=request.validation,
         validation=config.validation,
         groups=request.groups,
         only=request.ids,
@@ -214,6 +221,6 @@ class _Silent:
 
     def on_step(self, step: Step, patches: int) -> None: ...
 
-    def on_epoch(self, epoch: Epoch, probabilities: NDArray[np.float32]) -> None: ...
+    def on_epoch(self, epoch: Epoch, probabilities: Probabilities) -> None: ...
 
     def checkpoint(self) -> None: ...

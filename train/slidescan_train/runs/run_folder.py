@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from slidescan.models import familiarity, model
-from slidescan.models.card import Validation
+from slidescan.models.card import ScoredPatches, TrainingPatches
 from slidescan.models.reference import Reference
 from slidescan.patches.labelled import Data, write_split
 from slidescan.patches.labelled.splits import ids_sha256
@@ -24,9 +24,10 @@ from slidescan.protocols import BATCH
 from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.atomic_files import replacing
 from slidescan_train.loop import history
-from slidescan_train.loop.history import Epoch, Step, best, finished
+from slidescan_train.loop.history import SCORES, Epoch, Step, best, column, finished, further_sets
 from slidescan_train.loop.learner import Learner
 from slidescan_train.loop.progress import Progress
+from slidescan_train.loop.training import Probabilities
 from slidescan_train.loop.validation import validate
 from slidescan_train.runs import checkpoint, pictures
 from slidescan_train.runs.events import Events
@@ -97,21 +98,44 @@ class RunFolder:
         self._bar.set_postfix(loss=f"{step.loss:.3f}", auc=auc, refresh=False)
         self._bar.update(patches)
 
-    def on_epoch(self, epoch: Epoch, probabilities: NDArray[np.float32]) -> None:
+    def on_epoch(self, epoch: Epoch, probabilities: Probabilities) -> None:
         epochs = self.progress.history
         self._events.epoch(epoch, self.learner.steps)
         history.write(self.out / history.EPOCHS, epochs, Epoch)
-        scores = validate(self.data.validation.labels, probabilities)
+        scores = [
+            ScoredPatches(
+                name=each.name,
+                patches=len(each.patches),
+                tumour=int(each.patches.labels.sum()),
+                fingerprint=each.fingerprint,
+                rule=each.rule,
+                ids_sha256=ids_sha256(each.patches.ids),
+                scores=validate(each.patches.labels, probabilities[each.name]),
+            )
+            for each in self.data.sets
+        ]
         self._keep_model(LAST, epoch, scores)
         if best(epochs) is epoch:
             self._keep_model(BEST, epoch, scores)
         self._draw(probabilities)
-        tqdm.write(
-            f"epoch {epoch.number}/{self.config.epochs}: loss {epoch.training_loss:.4f}, "
-            f"validation loss {epoch.validation_loss:.4f}, AUC {epoch.validation_auc:.4f}, "
-            f"accuracy {epoch.validation_accuracy:.4f}, {epoch.images_per_second:.0f} patches/s"
-        )
+        tqdm.write(self._line(epoch))
         self._bar.set_description(self._title(), refresh=False)
+
+    def _line(self, epoch: Epoch) -> str:
+        """The scores of an epoch, side by side for several validation sets."""
+        further = further_sets([epoch])
+        first = self.data.sets[0].name if further else "validation"
+        parts = [
+            f"loss {epoch.training_loss:.4f}",
+            f"{first} loss {epoch.validation_loss:.4f}, AUC {epoch.validation_auc:.4f}, "
+            f"accuracy {epoch.validation_accuracy:.4f}",
+        ]
+        for name in further:
+            loss, accuracy, auc = (epoch.further[column(score, name)] for score in SCORES)
+            parts.append(f"{name} loss {loss:.4f}, AUC {auc:.4f}, accuracy {accuracy:.4f}")
+        parts.append(f"{epoch.images_per_second:.0f} patches/s")
+        between = "; " if further else ", "
+        return f"epoch {epoch.number}/{self.config.epochs}: {between.join(parts)}"
 
     def checkpoint(self) -> None:
         """Save all that a resumed run needs; a full disk leaves the checkpoint before."""
@@ -127,21 +151,23 @@ class RunFolder:
             },
         )
 
-    def _draw(self, probabilities: NDArray[np.float32]) -> None:
+    def _draw(self, probabilities: Probabilities) -> None:
         """Draw the pictures, in at most a tenth of the run's time, and after the last epoch."""
         started = time.monotonic()
         last = finished(self.progress.history, self.config.epochs, self.config.patience)
         if not last and self._drawing_s > 0.1 * (started - self._began):
             return
-        held_out = self.data.validation
         pictures.training(self.out / "training.png", self.steps, self.progress.history)
-        title = f"Validation after epoch {len(self.progress.history)} of {self.config.epochs}"
-        diagrams.validation(self.out / "validation.png", held_out.labels, probabilities, title)
-        rows = np.concatenate(worst_mistakes(held_out.labels, probabilities))
+        after = f"after epoch {len(self.progress.history)} of {self.config.epochs}"
+        for number, each in enumerate(self.data.sets):
+            name = f"validation-{each.name}.png" if number else "validation.png"
+            which = f" on {each.name}" if len(self.data.sets) > 1 else ""
+            p, title = probabilities[each.name], f"Validation{which} {after}"
+            diagrams.validation(self.out / name, each.patches.labels, p, title)
+        held_out, p = self.data.validation, probabilities[self.data.sets[0].name]
+        rows = np.concatenate(worst_mistakes(held_out.labels, p))
         worst = held_out.take(rows)
-        grids.mistakes(
-            self.out / "mistakes.png", worst.pixels(), worst.labels, probabilities[rows], worst.ids
-        )
+        grids.mistakes(self.out / "mistakes.png", worst.pixels(), worst.labels, p[rows], worst.ids)
         self._drawing_s += time.monotonic() - started
 
     @cached_property
@@ -153,7 +179,7 @@ class RunFolder:
         measured = [familiarity.measure(training.pixels(part)) for part in parts]
         return familiarity.summarise(np.concatenate(measured))
 
-    def _keep_model(self, name: str, epoch: Epoch, scores: Validation) -> None:
+    def _keep_model(self, name: str, epoch: Epoch, scores: Sequence[ScoredPatches]) -> None:
         training = self.data.training
         chosen = ", chosen by its AUC on them" if name == BEST else ""
         packages = ("slidescan", "torch", "albumentations", "numpy")
@@ -165,7 +191,10 @@ class RunFolder:
             f"{int(training.labels.sum())} of them with tumour",
             split=f"{self.data.split}{chosen}",
             **self._sides,
-            validation=scores,
+            validation=scores[0].scores,
+            training_sets=[TrainingPatches(**asdict(each)) for each in self.data.folders],
+            validation_sets=scores,
+            chosen_by=scores[0].name if name == BEST else None,
             teacher=self.teacher.record if self.teacher else None,
             start=self.start.record if self.start else None,
             reference=self._reference,

@@ -20,29 +20,38 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The validation patches of a training."""
+    """The patches of one validation set of a training."""
 
     ids: tuple[str, ...]
     about: str
     """What the patches are, as `Data.about`: ids mean nothing in other data."""
     sha256: str
     """Of the ids, see `ids_sha256`."""
+    name: str = ""
+    """Of the validation set, where there are several."""
 
     @classmethod
-    def of(cls, data: Data) -> HeldOut:
-        ids = data.validation.ids
-        return cls(ids, data.about, ids_sha256(ids))
+    def of(cls, data: Data) -> list[HeldOut]:
+        """Return one for each validation set."""
+        named = len(data.sets) > 1
+        return [
+            cls(ids, data.about, ids_sha256(ids), each.name if named else "")
+            for each in data.sets
+            for ids in [each.patches.ids]
+        ]
 
     def unseen_by(self, source: Ancestor) -> bool:
         """Whether a card shows that none of these patches was trained on.
 
-        It held out the same patches, or divided the same data by a rule that holds out these and
-        perhaps more.
+        One of its validation sets has the same patches, or it divided the same data by a rule that
+        holds out these and perhaps more.
         """
-        if source.held_out_sha256 == self.sha256:
+        sets = source.validation_sets or ()
+        if self.sha256 in (source.held_out_sha256, *(each.ids_sha256 for each in sets)):
             return True
         same_data = (source.data or "").startswith(f"{self.about},")
-        return same_data and holds_out(source.split or "", self.ids)
+        rules = (source.split or "", *(each.rule for each in sets))
+        return same_data and any(holds_out(rule, self.ids) for rule in rules)
 
 
 def doubt(who: str, source: Ancestor | Published | str | None, held_out: HeldOut) -> str | None:
@@ -59,9 +68,10 @@ def doubt(who: str, source: Ancestor | Published | str | None, held_out: HeldOut
     if source.held_out_sha256 is None:
         return _unknown(who)
     if not held_out.unseen_by(source):
+        which = f" of validation set {held_out.name}" if held_out.name else ""
         return (
-            f"{who} was trained with other patches held out than this run's; if it was trained on "
-            "some of these, the validation is optimistic"
+            f"{who} was trained with other patches held out than this run's{which}; if it was "
+            "trained on some of these, the validation is optimistic"
         )
     further = {"teacher": source.teacher, "start": source.start}
     found = (doubt(f"{who}, its {role}", of, held_out) for role, of in further.items())
