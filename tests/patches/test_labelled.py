@@ -186,12 +186,14 @@ def test_a_line_that_is_not_one_patch_is_told_in_one_line(
     assert len(message) < 200 + len(str(listed)) * 2
 
 
-def test_the_list_of_the_shipped_model_is_whole() -> None:
-    comment, *ids = PCAM.with_name("pcam-9300.txt").read_text().splitlines()
+@pytest.mark.parametrize("count", [9300, 24300])
+def test_the_list_of_the_shipped_models_is_whole(count: int) -> None:
+    comment, *ids = PCAM.with_name(f"pcam-{count}.txt").read_text().splitlines()
     assert comment.startswith("# ")
     assert ids == sorted(set(ids))
-    assert len(ids) == 9300
-    assert all(re.fullmatch("[0-9a-f]{40}", i) for i in ids)
+    assert len(ids) == count
+    assert sum(re.fullmatch("[0-9a-f]{40}", i) is not None for i in ids) == 9300
+    assert all(re.fullmatch("[0-9a-f]{40}|train-[0-9]{7}", i) for i in ids)
 
 
 ROWS = [(i, y) for i, y in zip(FEW.ids[:4], (0, 1, 0, 1), strict=True)]
