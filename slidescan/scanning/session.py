@@ -222,7 +222,7 @@ class Session:
         path, references = plane.slide.path, self.ensemble.references
         found = None
         if any(references) and mask.any():
-            patches = sample(plane, grid, mask, 2 * familiarity.ENOUGH, self.backend.threads)
+            patches = sample(plane, grid, mask, familiarity.ENOUGH, self.backend.threads)
             found = familiarity.judge(patches, references)
         if found and found.unlike:
             self.reporter.warn(f"{path}: {found.warning()}")
