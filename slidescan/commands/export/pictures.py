@@ -1,4 +1,4 @@
-"""`slidescan export`: maps in forms that other programs and people read."""
+"""`slidescan export png`: the slide with its map as a picture."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from slidescan.commands.options import PATH
 from slidescan.commands.terminal import bar, open_slide_of
 
 
-@click.group()
-def command() -> None:
-    """Write a finished map in another form."""
-
-
-@command.command("png")
+@click.command("png")
 @click.argument("map_path", metavar="MAP", type=PATH)
 @click.option("--slide", "slide_path", type=PATH, required=True, help="The slide of the map.")
 @click.option(
