@@ -227,7 +227,7 @@ def table(rows: list[Json]) -> str:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path))
 @click.option("--ids", type=click.Path(path_type=Path))
-@click.option("--teacher", help="Teacher of every plan.")
+@click.option("--teacher", "teachers", multiple=True, help="Teacher of every plan.")
 @click.option("--config", type=click.Path(path_type=Path), help="The recipe; its plan is ignored.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE")
 @click.option("--epochs", default=EPOCHS, show_default=True)
@@ -237,7 +237,7 @@ def table(rows: list[Json]) -> str:
 def main(
     data: Path | None,
     ids: Path | None,
-    teacher: str | None,
+    teachers: tuple[str, ...],
     config: Path | None,
     changes: tuple[str, ...],
     epochs: int,
@@ -256,7 +256,7 @@ def main(
         plan = PLANS[name]
         settings = TrainConfig.model_validate(recipe.model_copy(update={"plan": plan}).model_dump())
         folder = out / "".join(c if c.isalnum() else "-" for c in name)
-        request = Request(data, folder, ids, teacher=teacher, resume=True, threads=threads)
+        request = Request(data, folder, ids, teachers=teachers, resume=True, threads=threads)
         last = run(settings, request)[-1]
         row = {
             "plan": name,
@@ -267,7 +267,7 @@ def main(
         }
         rows.append(row | asdict(measured[name]))
         draw(out / "architectures.png", rows, epochs)
-        recorded = {"epochs": epochs, "teacher": teacher, "threads": threads, **about()}
+        recorded = {"epochs": epochs, "teachers": teachers, "threads": threads, **about()}
         keep(out / RESULT, recorded | {"plans": rows})
     click.echo(table(rows))
 

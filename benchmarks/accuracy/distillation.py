@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from slidescan_train.loop.learner import to_input, tumour
 from slidescan_train.teachers.lineage import HeldOut, doubt
-from slidescan_train.teachers.teacher import Teacher, load_teacher
+from slidescan_train.teachers.teacher import Teacher, load_teachers, opinion
 
 from benchmarks.support.reports import markdown
 from benchmarks.support.studies import (
@@ -78,7 +78,7 @@ def chosen(asked: Sequence[str]) -> list[str]:
 
 
 def train_rows(
-    recipe: Recipe, rows: Sequence[str], ids: Path | None, teacher: str | None, seeds: int
+    recipe: Recipe, rows: Sequence[str], ids: Path | None, teachers: Sequence[str], seeds: int
 ) -> dict[str, list[tuple[Path, float]]]:
     """Train what `rows` need; weights and minutes of each seed, by row."""
     found: dict[str, list[tuple[Path, float]]] = {}
@@ -87,15 +87,16 @@ def train_rows(
         for name in dict.fromkeys(ROWS[name].of or name for name in rows):
             row = ROWS[name]
             changes = (*row.changes, f"epochs={row.times * epochs}", f"seed={seed}")
-            trained = recipe.train(f"{name}-{seed}", ids, changes, teacher if row.teacher else None)
+            told = teachers if row.teacher else ()
+            trained = recipe.train(f"{name}-{seed}", ids, changes, told)
             found.setdefault(name, []).append(trained)
     return found
 
 
-def opinion(teacher: Teacher, patches: Patches, device: torch.device) -> Scores:
-    """Score the patches with the teacher: P(tumour), (1, N)."""
+def taught(teachers: Sequence[Teacher], patches: Patches, device: torch.device) -> Scores:
+    """Score the patches as a student is told: P(tumour), (1, N)."""
     return in_batches(
-        lambda pixels: tumour(teacher(to_input(pixels, device))).cpu().numpy(), patches
+        lambda pixels: tumour(opinion(teachers, to_input(pixels, device))).cpu().numpy(), patches
     )[None]
 
 
@@ -116,7 +117,7 @@ def table(rows: Mapping[str, Judged], minutes: Mapping[str, float]) -> str:
     )
 
 
-def notes(recipe: Recipe, data: Data, seeds: int, teacher: Teacher | None) -> str:
+def notes(recipe: Recipe, data: Data, seeds: int, teachers: Sequence[Teacher]) -> str:
     lines = [
         f"{len(data.training)} training and {len(data.validation)} validation patches "
         f"({int(data.validation.labels.sum())} with tumour); {data.split}.",
@@ -124,7 +125,7 @@ def notes(recipe: Recipe, data: Data, seeds: int, teacher: Teacher | None) -> st
         "95 %, the same validation patches resampled for a row and its base, the seeds' metrics "
         "averaged. They take patches as independent and know nothing of further seeds.",
     ]
-    if teacher:
+    for teacher in teachers:
         lines.append(f"Teacher: {teacher.name}, SHA-256 {teacher.record.sha256[:12]}...")
         if why := doubt("the teacher", teacher.record, HeldOut.of(data)[0]):
             lines.append(f"Warning: {why}.")
@@ -135,7 +136,12 @@ def notes(recipe: Recipe, data: Data, seeds: int, teacher: Teacher | None) -> st
 
 @click.command()
 @options
-@click.option("--teacher", help="A model, or FILE.onnx.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    help="A model, or FILE.onnx. May be repeated: the probabilities are averaged.",
+)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
     "--rows",
@@ -144,7 +150,7 @@ def notes(recipe: Recipe, data: Data, seeds: int, teacher: Teacher | None) -> st
     help="Rows to train besides the base. [default: all; without --teacher those that need none]",
 )
 def main(
-    teacher: str | None,
+    teachers: tuple[str, ...],
     ids: Path | None,
     seeds: int,
     rows: tuple[str, ...],
@@ -153,12 +159,12 @@ def main(
     """Train the rows and print a table as Markdown; --out also gets JSON and a picture."""
     recipe = Recipe(**common)
     with one_line(recipe.out):
-        taken = [name for name in chosen(rows) if teacher or rows or not _taught(name)]
-        if not teacher and any(map(_taught, taken)):
+        taken = [name for name in chosen(rows) if teachers or rows or not _taught(name)]
+        if not teachers and any(map(_taught, taken)):
             raise ConfigError("--rows with a teacher, and none is given; name it with --teacher")
-        known = load_teacher(teacher, where(recipe.device)) if teacher else None
+        known = load_teachers(teachers, where(recipe.device))
         data = recipe.load(ids)
-        trained = train_rows(recipe, taken, ids, teacher, seeds)
+        trained = train_rows(recipe, taken, ids, teachers, seeds)
         report(recipe, data, taken, trained, known)
 
 
@@ -171,7 +177,7 @@ def report(
     data: Data,
     rows: Sequence[str],
     trained: Mapping[str, Sequence[tuple[Path, float]]],
-    teacher: Teacher | None,
+    teachers: Sequence[Teacher],
 ) -> None:
     held_out = data.validation
     scores = {
@@ -188,21 +194,22 @@ def report(
         for name, p in scores.items()
     }
     minutes = {name: float(np.mean([m for _, m in runs])) for name, runs in trained.items()}
-    if teacher:
-        own = opinion(teacher, held_out, where(recipe.device))
-        judged["(teacher)"] = judge("the teacher itself", held_out.labels, own, scores[BASE])
+    if teachers:
+        own = taught(teachers, held_out, where(recipe.device))
+        text = "the teachers' mean" if len(teachers) > 1 else "the teacher itself"
+        judged["(teacher)"] = judge(text, held_out.labels, own, scores[BASE])
     seeds = len(trained[BASE])
     title = f"{len(held_out)} validation patches, {seeds} seed{'s' * (seeds > 1)}"
     draw(recipe.out / "distillation.png", title, "the base", list(judged.values()))
     finish(
         recipe.out,
         "distillation",
-        f"{table(judged, minutes)}\n\n{notes(recipe, data, seeds, teacher)}",
+        f"{table(judged, minutes)}\n\n{notes(recipe, data, seeds, teachers)}",
         {
             "rows": {name: asdict(row) for name, row in judged.items()},
             "minutes_a_run": minutes,
             "seeds": seeds,
-            "teacher": teacher and {"name": teacher.name, "sha256": teacher.record.sha256},
+            "teachers": [{"name": t.name, "sha256": t.record.sha256} for t in teachers],
             "training": counted(data.training),
             "validation": counted(held_out),
             "split": data.split,

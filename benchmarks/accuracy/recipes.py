@@ -70,7 +70,7 @@ class Study:
     data: Data
     seeds: int
     ids: Path
-    teacher: str | None
+    teachers: Sequence[str]
     yardsticks: Mapping[str, Patches]
     judged: dict[str, dict[str, Judged]] = field(default_factory=dict)
     """By row and yardstick."""
@@ -79,7 +79,7 @@ class Study:
     def add(self, name: str, changes: Sequence[str], base: Mapping[str, Scores]) -> dict[str, Any]:
         """Train and evaluate a row; its scores by yardstick. Without `base` it is the base."""
         runs = [
-            self.recipe.train(f"{name}-{seed}", self.ids, (*changes, f"seed={seed}"), self.teacher)
+            self.recipe.train(f"{name}-{seed}", self.ids, (*changes, f"seed={seed}"), self.teachers)
             for seed in range(self.seeds)
         ]
         scores = {
@@ -157,7 +157,7 @@ def notes(study: Study, rows: Mapping[str, Sequence[str]]) -> str:
         f"{study.seeds} seed{'s' * (study.seeds > 1)} a row, mean (lowest to highest); last epoch. "
         "Intervals: 95 %, the same patches resampled for a row and the base, the seeds' metrics "
         "averaged. They take patches as independent and know nothing of further seeds.",
-        f"Teacher: {study.teacher or 'none'}. "
+        f"Teacher: {' + '.join(study.teachers) or 'none'}. "
         f"{about['config']}, {about['machine']}, {about['device']}, {about['date']}.",
     ]
     return "\n\n".join(lines)
@@ -174,7 +174,7 @@ def report(study: Study, rows: Mapping[str, Sequence[str]]) -> None:
         "changes": {name: list(rows[name]) for name in study.judged},
         "minutes_a_run": study.minutes,
         "seeds": study.seeds,
-        "teacher": study.teacher,
+        "teachers": study.teachers,
         "training": counted(study.data.training),
         "yardsticks": {text: counted(patches) for text, patches in study.yardsticks.items()},
     }
@@ -195,7 +195,13 @@ def report(study: Study, rows: Mapping[str, Sequence[str]]) -> None:
 @click.option("--patches", type=click.IntRange(1), help="Training patches to draw. [default: all]")
 @click.option("--epochs", type=click.IntRange(1), help="[default: the recipe's]")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--teacher", help="A teacher for every row: a model, or FILE.onnx.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    help="A teacher for every row: a model, or FILE.onnx. May be repeated: the probabilities are "
+    "averaged.",
+)
 @click.option(
     "--rows",
     "asked",
@@ -212,7 +218,7 @@ def main(
     patches: int | None,
     epochs: int | None,
     seeds: int,
-    teacher: str | None,
+    teachers: tuple[str, ...],
     asked: tuple[str, ...],
     own: tuple[tuple[str, str], ...],
     changes: tuple[str, ...],
@@ -225,7 +231,7 @@ def main(
         rows = selected(asked, own)
         for row in rows.values():
             recipe.settings(*row)  # a mistyped setting is refused before the first training
-        study = prepare(recipe, ids, folders, patches, seeds, teacher)
+        study = prepare(recipe, ids, folders, patches, seeds, teachers)
         base: Mapping[str, Scores] = {}
         for name, row in rows.items():
             scores = study.add(name, row, base)
@@ -239,7 +245,7 @@ def prepare(
     folders: Sequence[Path],
     patches: int | None,
     seeds: int,
-    teacher: str | None,
+    teachers: Sequence[str],
 ) -> Study:
     """Load the patches and write the list of those that every row is trained with."""
     yardsticks = {str(folder): everything(folder, recipe.cache) for folder in folders}
@@ -248,7 +254,7 @@ def prepare(
     with replacing(taken) as beside:
         beside.write_text("".join(f"{patch_id}\n" for patch_id in chosen))
     data = recipe.load(taken)
-    return Study(recipe, data, seeds, taken, teacher, {**yardsticks, RANDOM: data.validation})
+    return Study(recipe, data, seeds, taken, teachers, {**yardsticks, RANDOM: data.validation})
 
 
 if __name__ == "__main__":

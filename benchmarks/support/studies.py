@@ -66,7 +66,7 @@ class Recipe:
         )
 
     def train(
-        self, name: str, ids: Path | None, changes: Sequence[str], teacher: str | None = None
+        self, name: str, ids: Path | None, changes: Sequence[str], teachers: Sequence[str] = ()
     ) -> tuple[Path, float]:
         """Train, or resume; the weights of the last epoch and the minutes of the training.
 
@@ -78,20 +78,21 @@ class Recipe:
         out = runs / name
         click.echo(f"{out}", err=True)
         request = Request(
-            [self.data], out, ids=ids, cache=self.cache, teacher=teacher, resume=True,
+            [self.data], out, ids=ids, cache=self.cache, teachers=teachers, resume=True,
             device=self.device, threads=self.threads,
         )  # fmt: skip
-        command = self._command(out, ids, changes, teacher)
+        command = self._command(out, ids, changes, teachers)
         # A run prints its epochs to stdout, which is for the study's table.
         with redirect_stdout(sys.stderr), _told(command):
             history = run(self.settings(*changes), request, warn)
         return out / LAST, sum(epoch.seconds for epoch in history) / 60
 
     def _command(
-        self, out: Path, ids: Path | None, changes: Sequence[str], teacher: str | None
+        self, out: Path, ids: Path | None, changes: Sequence[str], teachers: Sequence[str]
     ) -> list[str]:
-        options = {"data": self.data, "ids": ids, "config": self.config, "teacher": teacher}
+        options = {"data": self.data, "ids": ids, "config": self.config}
         given = [(f"--{key}", str(value)) for key, value in options.items() if value]
+        given += [("--teacher", teacher) for teacher in teachers]
         given += [("--set", change) for change in (*self.changes, *changes)]
         return ["train", *(word for pair in given for word in pair), "--out", str(out)]
 

@@ -130,7 +130,8 @@ def _facts(card: Card, size: int) -> Iterator[tuple[str, str]]:
     yield "split", card.split
     yield "held out", _digest(card.held_out_sha256)
     yield "trained on", _digest(card.trained_on_sha256)
-    yield "teacher", _lineage(card.teacher, card)
+    for teacher in card.teachers or (None,):
+        yield "teacher", _lineage(teacher, card)
     # Versions that did not record the held-out patches did not record the start either.
     none = "random weights" if card.held_out_sha256 else "not recorded"
     yield "start", _lineage(card.start, card) if card.start else none
@@ -173,7 +174,7 @@ def _lineage(source: Ancestor | Published | str | None, of: Card | Ancestor) -> 
     same = source.held_out_sha256 == of.held_out_sha256
     unseen = ("the same" if same else "other") if known else "unknown"
     parts = [f"{source.name}, SHA-256 {source.sha256[:12]}..., {unseen} patches held out"]
-    for role, further in ("teacher", source.teacher), ("start", source.start):
-        if further:
-            parts.append(f"its {role} {_lineage(further, source)}")
+    parts += [f"its teacher {_lineage(each, source)}" for each in source.teachers]
+    if source.start:
+        parts.append(f"its start {_lineage(source.start, source)}")
     return "; ".join(parts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from slidescan.errors import ModelError, describe
 from slidescan.models.operating import OperatingTable
@@ -93,8 +94,21 @@ class Published(Settings):
     sha256: str
 
 
-class Ancestor(Settings):
-    """A teacher or a start of another model, with its own teacher and start.
+class _Made(Settings):
+    """What has teachers. Earlier versions wrote `teacher`, as there was one or none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_teacher(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "teacher" not in values or "teachers" in values:
+            return values
+        rest = dict(values)
+        teacher = rest.pop("teacher")
+        return rest | {"teachers": () if teacher is None else (teacher,)}
+
+
+class Ancestor(_Made):
+    """A teacher or a start of another model, with its own teachers and start.
 
     What is unknown is None, as much of an ONNX file is.
     """
@@ -108,12 +122,12 @@ class Ancestor(Settings):
     """See `Card`, as the others."""
     trained_on_sha256: str | None = None
     validation_sets: tuple[ScoredPatches, ...] | None = None
-    teacher: Ancestor | str | None = None
+    teachers: tuple[Ancestor | str, ...] = ()
     start: Ancestor | Published | None = None
     reproduce: str | None = None
 
 
-class Card(Settings):
+class Card(_Made):
     """The facts about a model that its users need, and that loading checks.
 
     Fields that are missing in cards of earlier versions are None.
@@ -146,8 +160,9 @@ class Card(Settings):
     """The validation set whose AUC chose the epoch; None for the last epoch."""
     validation: Validation
     """On the first validation set."""
-    teacher: Ancestor | str | None = None
-    """The network it was distilled from; earlier versions wrote its name and SHA-256 as text."""
+    teachers: tuple[Ancestor | str, ...] = ()
+    """The networks it was distilled from: from the mean of their probabilities where there are
+    several. Version 0.1.0 at first wrote a teacher's name and SHA-256 as text."""
     start: Ancestor | Published | None = None
     """The weights that training started from; None for random weights."""
     calibration: Calibration | None = None

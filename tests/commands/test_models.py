@@ -74,7 +74,8 @@ def chain(source: Card | Ancestor | Published | str | None) -> Iterator[Card | A
         return
     assert not isinstance(source, str), f"{source}: a card that tells no more of its teacher"
     yield source
-    yield from chain(source.teacher)
+    for teacher in source.teachers:
+        yield from chain(teacher)
     yield from chain(source.start)
 
 
@@ -145,15 +146,18 @@ def test_a_chain_is_doubted_at_its_first_unknown_link() -> None:
     ours = held_out("x")
     assert doubt("--teacher", None, ours) is None
     assert doubt("--init", PUBLIC, ours) is None
-    clean = ancestor("a", teacher=ancestor("b", start=PUBLIC), start=ancestor("c"))
+    clean = ancestor("a", teachers=[ancestor("b", start=PUBLIC)], start=ancestor("c"))
     assert doubt("--teacher", clean, ours) is None
 
     for source, begins in (
         (ancestor("a", "theirs"), "--teacher a was trained with other"),
         (ancestor("a", None), "--teacher a does not say"),
-        (ancestor("a", teacher=ancestor("b", "theirs")), "--teacher a, its teacher b was trained"),
+        (
+            ancestor("a", teachers=[ancestor("c"), ancestor("b", "theirs")]),
+            "--teacher a, its teacher b was trained",
+        ),
         (ancestor("a", start=ancestor("c", None)), "--teacher a, its start c does not say"),
-        (ancestor("a", teacher="b, SHA-256 01"), "--teacher a, its teacher b, SHA-256 01 does"),
+        (ancestor("a", teachers=["b, SHA-256 01"]), "--teacher a, its teacher b, SHA-256 01 does"),
     ):
         told = doubt("--teacher", source, ours)
         assert told is not None
@@ -228,7 +232,7 @@ def two(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         "trained_on_sha256": "b" * 64,
         "validation": {"patches": 1000, "auc": 0.9, "auc_low": 0.88, "auc_high": 0.92}
         | {"accuracy": 0.8, "nll": 0.4, "ece": 0.05},
-        "teacher": ancestor("large", "a" * 64, start=PUBLIC).model_dump(),
+        "teachers": [ancestor("large", "a" * 64, start=PUBLIC).model_dump()],
         "speed": Speed(
             mpx_per_s={"openvino fp32": 4.26, "openvino bf16": 8.0, "openvino int8": 9.5},
             machine="a machine",
@@ -306,7 +310,7 @@ def test_a_missing_or_damaged_model_is_one_line(two: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1])
     for arguments in (), ("show", "quick"):
         failed(models(*arguments), f"{weights}: SHA-256", "is not its card's")
-    edit(two / "quick.json", teacher={"name": "x"})
+    edit(two / "quick.json", teachers=[{"name": "x"}])
     for arguments in (), ("show", "quick"):
         failed(models(*arguments), "quick.json: not a valid model card", "sha256")
     (two / "quick.json").write_text("{")

@@ -130,23 +130,24 @@ def test_a_card_of_an_earlier_version_loads(saved: Path) -> None:
     assert set(card) <= set(EARLIER)
 
     loaded = load(str(saved))
-    assert loaded.card.teacher == "last, SHA-256 0123"
+    assert loaded.card.teachers == ("last, SHA-256 0123",)
     assert loaded.card.held_out_sha256 is loaded.card.parameters is loaded.card.start is None
-    assert loaded.ancestor.teacher == "last, SHA-256 0123"
+    assert loaded.ancestor.teachers == ("last, SHA-256 0123",)
 
 
 def test_a_card_keeps_the_whole_chain(saved: Path) -> None:
     public = Published(published="package 1.0", sha256="1" * 64)
     oldest = Ancestor(name="oldest", sha256="2" * 64, held_out_sha256="3" * 64, start=public)
-    middle = Ancestor(name="middle", sha256="4" * 64, teacher=oldest, start=oldest)
-    save(saved, network(), **ABOUT, teacher=middle, start=public)
+    other = Ancestor(name="other", sha256="5" * 64, start=public)
+    middle = Ancestor(name="middle", sha256="4" * 64, teachers=(oldest, other), start=oldest)
+    save(saved, network(), **ABOUT, teachers=[middle, oldest], start=public)
     loaded = load(str(saved))
 
-    assert (loaded.card.teacher, loaded.card.start) == (middle, public)
-    assert loaded.ancestor.teacher == middle
+    assert (loaded.card.teachers, loaded.card.start) == ((middle, oldest), public)
+    assert loaded.ancestor.teachers == (middle, oldest)
     assert loaded.ancestor.name == "seed"
     assert loaded.ancestor.sha256 == loaded.card.weights_sha256
-    edit(saved, teacher={"name": "no digest"})
+    edit(saved, teachers=[{"name": "no digest"}])
     refused(saved, "not a valid model card", "sha256 is missing")
 
 

@@ -228,10 +228,11 @@ def test_a_teacher_from_public_weights_distils_into_a_student(
     student = train(few, tmp_path / "student", TINY, "--teacher", teacher)
     predicts(few, student, tmp_path)
     card = load(str(student)).card
-    assert card.teacher == taught.ancestor
-    assert isinstance(card.teacher, Ancestor)
-    assert card.teacher.start == taught.card.start
-    assert card.held_out_sha256 == card.teacher.held_out_sha256 == ids_sha256(VALIDATION.ids)
+    assert card.teachers == (taught.ancestor,)
+    (told,) = card.teachers
+    assert isinstance(told, Ancestor)
+    assert told.start == taught.card.start
+    assert card.held_out_sha256 == told.held_out_sha256 == ids_sha256(VALIDATION.ids)
 
 
 def test_a_nasnet_from_public_weights_trains_and_predicts(

@@ -191,14 +191,14 @@ def test_teacher_start_and_data_come_first(tmp_path: Path) -> None:
     give_card(write_run(tmp_path / "t", aucs=(0.9,)), weights_sha256="2" * 64)
     give_card(
         write_run(tmp_path / "s", aucs=(0.8,)),
-        teacher=ancestor,
+        teachers=[ancestor, {"name": "other", "sha256": "3" * 64}],
         start={"published": "package 1.0", "sha256": "0" * 64},
     )
     lines = tables(compare(tmp_path)).split("\n")
     assert lines[0] == "validation  20 patches (aaaaaaaa) of folder per class"
     assert lines[1].split()[:5] == ["run", "teacher", "start", "trained", "on"]
     assert lines[2].split()[:4] == ["t", "-", "-", "80"]
-    assert lines[3].split()[:4] == ["s", "t/last", "package", "80"]  # of a run that is listed too
+    assert lines[3].split()[:4] == ["s", "t/last", "+", "other"]  # of a run that is listed too
 
 
 def test_runs_with_other_validation_patches_are_not_ranked_together(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_certain_probabilities_are_finite_logits(tmp_path: Path) -> None:
 
 def test_a_student_learns_from_an_onnx_network(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "a.onnx")
-    _, kept = fit(tiny(), teacher=load_teacher(str(path), CPU))
+    _, kept = fit(tiny(), teachers=[load_teacher(str(path), CPU)])
     assert all(np.isfinite(step.loss) for step in kept.steps)
 
 
@@ -204,11 +204,11 @@ def test_a_student_follows_its_teacher_and_not_the_labels() -> None:
     told, _ = fit(tiny(epochs=4, ema=0.5))
     contrary = Teacher(record("contrary"), lambda x: -told.average(x)[:, :, 0, 0])
     follow = {"distil": {"weight": 1.0, "temperature": 1.0}}
-    _, kept = fit(tiny(epochs=4, ema=0.5, **follow), teacher=contrary)
+    _, kept = fit(tiny(epochs=4, ema=0.5, **follow), teachers=[contrary])
     assert kept.epochs[-1].validation_auc < 0.2
 
     ignore = {"distil": {"weight": 0.0}}
-    _, kept = fit(tiny(epochs=4, ema=0.5, **ignore), teacher=contrary)
+    _, kept = fit(tiny(epochs=4, ema=0.5, **ignore), teachers=[contrary])
     assert kept.epochs[-1].validation_auc > 0.9
 
 
@@ -219,7 +219,7 @@ def test_the_teacher_sees_what_the_student_sees() -> None:
         seen.append(x)
         return torch.zeros(len(x), 2)
 
-    taught = learning.learner(tiny(mixup=0.5), teacher=Teacher(record("watch"), watch))
+    taught = learning.learner(tiny(mixup=0.5), teachers=[Teacher(record("watch"), watch)])
     shown: list[Tensor] = []
     taught.network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     from slidescan_train.loop.loader import Loader

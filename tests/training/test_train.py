@@ -163,7 +163,7 @@ def test_the_cards_say_data_split_and_scores(name: str, finished: tuple[Path, Re
     assert card.validation.auc_low <= card.validation.auc <= card.validation.auc_high
     assert card.held_out_sha256 == ids_sha256(VALIDATION.ids)
     assert card.trained_on_sha256 == ids_sha256(TRAINING.ids)
-    assert (card.teacher, card.start) == (None, None)
+    assert (card.teachers, card.start) == ((), None)
     assert card.reference == familiarity.summarise(familiarity.measure(TRAINING.pixels()))
     assert card.reference
     assert card.chosen_by == ("split" if name == "best" else None)
@@ -249,14 +249,15 @@ def test_a_student_is_distilled_and_its_card_names_the_teacher(
     assert slidescan_train(*options, "--teacher", teacher).exit_code == 0
     model = load(str(teacher))
     named, card = model.card, load(str(out / "last.safetensors")).card
-    assert card.teacher == model.ancestor
-    assert isinstance(card.teacher, Ancestor)
-    assert card.teacher.held_out_sha256 == card.held_out_sha256
-    assert card.teacher.reproduce == named.reproduce
+    assert card.teachers == (model.ancestor,)
+    (told,) = card.teachers
+    assert isinstance(told, Ancestor)
+    assert told.held_out_sha256 == card.held_out_sha256
+    assert told.reproduce == named.reproduce
     failed(
         slidescan_train(*options, "--resume"),
-        "begun with other settings: teacher: ",
-        f'"{named.weights_sha256}" there, null here',
+        "begun with other settings: teachers: ",
+        f'["{named.weights_sha256}"] there, [] here',
     )
 
 
@@ -285,8 +286,8 @@ def test_a_run_warns_where_what_it_builds_on_may_know_its_validation_patches(
         "more": others,  # by the same rule, so these patches as well
         "other": other_split,
         "old": {"held_out_sha256": None},
-        "grandparent": {"teacher": ancestor | other_split},
-        "named": {"teacher": "someone, SHA-256 0123"},
+        "grandparent": {"teachers": [ancestor, ancestor | other_split]},
+        "named": {"teachers": ["someone, SHA-256 0123"]},
         "public": {"start": {"published": "package 1.0", "sha256": "0" * 64}},
     }
     warned = {}
@@ -318,7 +319,7 @@ def test_a_run_starts_from_weights_of_its_own_plan(
     begun, after = (load(str(p)) for p in (start, out / "last.safetensors"))
     for name, value in begun.network.named_parameters():
         torch.testing.assert_close(after.network.get_parameter(name), value)
-    assert (after.card.start, after.card.teacher) == (begun.ancestor, None)
+    assert (after.card.start, after.card.teachers) == (begun.ancestor, ())
     failed(
         slidescan_train(*options, "--set", "plan.cells.0.filters=1", "--out", tmp_path / "other"),
         "has another plan: cells.0.filters: 2 there, 1 here",

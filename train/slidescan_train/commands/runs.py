@@ -30,7 +30,7 @@ SORTS = ("auc", "loss", "name")
 def command(folder: Path, sort: str, all_settings: bool, out: Path | None) -> None:
     """Compare the training runs in DIR and in folders up to three levels below it.
 
-    Prints a table of teacher, start, training patches, validation scores and settings that differ,
+    Prints a table of teachers, start, training patches, validation scores and settings that differ,
     and draws the validation curves. Runs with different validation patches come in separate
     tables, because their scores cannot be compared.
 

@@ -31,7 +31,13 @@ from slidescan.errors import ConfigError, SlidescanError
     "the first chooses the best epoch. `--set validation=0` holds out no others.",
 )
 @settings_options
-@click.option("--teacher", help="Distil from this model, or from FILE.onnx.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    help="Distil from this model, or from FILE.onnx. May be repeated: the probabilities are "
+    "averaged.",
+)
 @click.option(
     "--init",
     "start",
@@ -63,7 +69,7 @@ def command(
     skip_bad: bool,
     config: Path | None,
     changes: tuple[str, ...],
-    teacher: str | None,
+    teachers: tuple[str, ...],
     start: str | None,
     device: str,
     threads: int | None,
@@ -101,7 +107,7 @@ def command(
     settings = load_config(config, changes)
     check_data(data, ids, groups, validation)
     check_validation(settings.validation, data, validation)
-    if teacher:
+    for teacher in teachers:
         check_teacher(teacher)
     if start:
         check_start(start)
@@ -117,7 +123,7 @@ def command(
         groups=groups,
         cache=cache,
         skip_bad=skip_bad,
-        teacher=teacher,
+        teachers=teachers,
         start=start,
         resume=resume,
         device=device,

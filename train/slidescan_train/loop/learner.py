@@ -31,7 +31,7 @@ from slidescan_train.loop.loader import Batch
 from slidescan_train.recipe.augment_config import LABELLED_PX
 from slidescan_train.recipe.config import TrainConfig
 from slidescan_train.recipe.objective import cross_entropy, distillation, mix, soft_targets
-from slidescan_train.teachers.teacher import Teacher
+from slidescan_train.teachers.teacher import Teacher, opinion
 
 
 class DivergedError(ConfigError):
@@ -56,15 +56,15 @@ class Learner:
         self,
         config: TrainConfig,
         fabric: Fabric,
-        teacher: Teacher | None = None,
+        teachers: Sequence[Teacher] = (),
         start: Network | None = None,
     ) -> None:
-        if not (teacher or config.labelled):
+        if not (teachers or config.labelled):
             raise ConfigError(
                 f"augment.one_of.translation.px={config.augment.one_of.translation.px}: without a "
                 f"teacher labels must hold, so at most {LABELLED_PX}; lower it, or add --teacher"
             )
-        self.config, self.fabric, self.teacher = config, fabric, teacher
+        self.config, self.fabric, self.teachers = config, fabric, teachers
         torch.manual_seed(config.seed)
         self.network = start.uncalibrated() if start else Network(config.plan)
         self.network.requires_grad_(True).train()
@@ -130,11 +130,11 @@ class Learner:
         self._dropout.draw(len(x), rng, self.fabric.device)
         logits = self.model(x)[:, :, 0, 0].float()
         loss = cross_entropy(logits, targets)
-        if self.teacher:
+        if self.teachers:
             weight = self.config.distil.weight
             with self.fabric.autocast():
-                opinion = self.teacher(x)
-            loss = (1 - weight) * loss + weight * distillation(logits, opinion, self.config.distil)
+                told = opinion(self.teachers, x)
+            loss = (1 - weight) * loss + weight * distillation(logits, told, self.config.distil)
         share = loss * (len(labels) / size)
         # Gradients are averaged over the processes, and a share is of the whole step.
         self.fabric.backward(share * self.fabric.world_size)

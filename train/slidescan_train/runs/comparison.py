@@ -144,7 +144,7 @@ def _summary(root: Path, folder: Path, config: Mapping[str, Any]) -> RunSummary:
 
 
 def _named(runs: Sequence[RunSummary]) -> list[Provenance]:
-    """Their provenance, in which a teacher or start that is one of the runs has its path."""
+    """Their provenance, in which teachers and starts that are among the runs have their paths."""
     paths = {
         f"{name} {sha256[:8]}": f"{run.name}/{name}"
         for run in runs
@@ -153,7 +153,7 @@ def _named(runs: Sequence[RunSummary]) -> list[Provenance]:
     return [
         replace(
             run.origin,
-            teacher=paths.get(run.origin.teacher, run.origin.teacher),
+            teachers=tuple(paths.get(each, each) for each in run.origin.teachers),
             start=paths.get(run.origin.start, run.origin.start),
         )
         for run in runs

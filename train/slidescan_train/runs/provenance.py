@@ -37,7 +37,7 @@ class Provenance:
     """The edition of the patches."""
     training: int | None = None
     """How many patches it was trained on."""
-    teacher: str = "-"
+    teachers: tuple[str, ...] = ()
     start: str = "-"
     models: Mapping[str, str] | None = None
     """The run's own models: SHA-256 of the weights to the name of the file."""
@@ -62,7 +62,7 @@ def provenance(folder: Path) -> Provenance:
         validation=ValidationSet(card.held_out_sha256 or UNKNOWN, card.validation.patches),
         data=data,
         training=count,
-        teacher=_name(card.teacher),
+        teachers=tuple(map(_name, card.teachers)),
         start=_name(card.start),
         models={each.weights_sha256: Path(name).stem for name, each in cards.items()},
     )

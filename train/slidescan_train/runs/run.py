@@ -29,7 +29,7 @@ from slidescan_train.runs.run_folder import RunFolder, show
 from slidescan_train.teachers.lineage import HeldOut, Start, doubt
 from slidescan_train.teachers.published import load_published
 from slidescan_train.teachers.sources import is_published
-from slidescan_train.teachers.teacher import Teacher, load_teacher
+from slidescan_train.teachers.teacher import Teacher, load_teachers
 from slidescan_train.teachers.widening import may_widen, widened
 
 Warn = Callable[[str], None]
@@ -52,7 +52,8 @@ class Request:
     groups: Path | None = None
     cache: Path | None = None
     skip_bad: bool = False
-    teacher: str | None = None
+    teachers: Sequence[str] = ()
+    """Models or ONNX files. The mean of their probabilities is the target."""
     start: str | None = None
     """A model or published weights to start from."""
     resume: bool = False
@@ -89,10 +90,10 @@ def run(
 def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) -> list[Epoch]:
     path = request.out / CHECKPOINT
     saved = checkpoint.load(path) if path.exists() else None
-    teacher = load_teacher(request.teacher, fabric.device) if request.teacher else None
+    teachers = load_teachers(request.teachers, fabric.device)
     start = _start(request.start, config) if request.start else None
     # Before the data, whose reading takes minutes: this refuses plans and settings that do not fit.
-    learner = Learner(config, fabric, teacher, start.network if start else None)
+    learner = Learner(config, fabric, teachers, start.network if start else None)
     first = fabric.global_rank == 0
     if first:
         with writing(request.out):
@@ -103,7 +104,7 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) ->
     about = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
-        "teacher": teacher.record.sha256 if teacher else None,
+        "teachers": [teacher.record.sha256 for teacher in teachers],
         "start": model.weights_sha256(start.network) if start else None,
     }
     sets = {each.name: each.patches for each in data.sets}
@@ -118,7 +119,7 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) ->
     if not first:
         train(learner, data.training, sets, progress, _Silent())
         return progress.history
-    _check_unseen(data, teacher, start, warn)
+    _check_unseen(data, teachers, start, warn)
     if not progress.history:
         _tell_size(data, config, warn)
     with RunFolder(request.out, learner, data, progress, about, start, command) as folder:
@@ -150,7 +151,7 @@ def refuse_another(out: Path, there: Mapping[str, Any], here: Mapping[str, Any])
     Raises:
         ConfigError: with each setting that differs.
     """
-    there = {**there, "config": _completed(there["config"])}
+    there = {**_of_one_teacher(there), "config": _completed(there["config"])}
     lines = [d for d in differences(there, here) if not d.startswith(_free())]
     if not lines:
         return
@@ -162,6 +163,14 @@ def refuse_another(out: Path, there: Mapping[str, Any], here: Mapping[str, Any])
         f"{out}: was begun with other settings: {'; '.join(lines)}; use those, or another "
         f"--out{more}"
     )
+
+
+def _of_one_teacher(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a checkpoint of an earlier version says, with its `teacher` among `teachers`."""
+    if "teacher" not in about:
+        return about
+    rest = {key: value for key, value in about.items() if key != "teacher"}
+    return rest | {"teachers": [about["teacher"]] if about["teacher"] else []}
 
 
 def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -176,13 +185,16 @@ def _free() -> tuple[str, ...]:
     return tuple(f"config.{key}:" for key in FREE)
 
 
-def _check_unseen(data: Data, teacher: Teacher | None, start: Start | None, warn: Warn) -> None:
+def _check_unseen(data: Data, teachers: Sequence[Teacher], start: Start | None, warn: Warn) -> None:
     """Warn where a model that this run builds on may have been trained on validation patches."""
-    for option, source in ("--teacher", teacher), ("--init", start):
-        if source:
-            doubts = (doubt(option, source.record, held_out) for held_out in HeldOut.of(data))
-            for why in dict.fromkeys(filter(None, doubts)):
-                warn(why)
+    built_on = [
+        *(("--teacher", teacher.record) for teacher in teachers),
+        *([("--init", start.record)] if start else []),
+    ]
+    held_out = HeldOut.of(data)
+    doubts = (doubt(option, record, each) for option, record in built_on for each in held_out)
+    for why in dict.fromkeys(filter(None, doubts)):
+        warn(why)
 
 
 def _start(source: str, config: TrainConfig) -> Start:

@@ -53,7 +53,7 @@ class RunFolder:
     ) -> None:
         self.learner, self.data, self.progress = learner, data, progress
         self.out, self.about, self.command = out, about, command
-        self.config, self.teacher, self.start = learner.config, learner.teacher, start
+        self.config, self.teachers, self.start = learner.config, learner.teachers, start
         self._sides = {
             "held_out_sha256": ids_sha256(data.validation.ids),
             "trained_on_sha256": ids_sha256(data.training.ids),
@@ -195,7 +195,7 @@ class RunFolder:
             training_sets=[TrainingPatches(**asdict(each)) for each in self.data.folders],
             validation_sets=scores,
             chosen_by=scores[0].name if name == BEST else None,
-            teacher=self.teacher.record if self.teacher else None,
+            teachers=[teacher.record for teacher in self.teachers],
             start=self.start.record if self.start else None,
             reference=self._reference,
             reproduce=f"{self.command} (epoch {epoch.number} of {self.config.epochs})",

@@ -44,10 +44,10 @@ def _titles(runs: Sequence[RunSummary]) -> Iterator[str]:
 def table(runs: Sequence[RunSummary], width: int | None = None, all_settings: bool = False) -> str:
     """Show a line for each run, in the given order; scores are of the validation.
 
-    Teacher, start and the number of training patches come first, where any run has them.
+    Teachers, start and the number of training patches come first, where any run has them.
     """
     origins = {
-        "teacher": [run.origin.teacher for run in runs],
+        "teacher": [" + ".join(run.origin.teachers) or "-" for run in runs],
         "start": [run.origin.start for run in runs],
         "trained on": [
             "-" if run.origin.training is None else f"{run.origin.training:,}" for run in runs

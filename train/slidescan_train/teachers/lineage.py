@@ -73,8 +73,8 @@ def doubt(who: str, source: Ancestor | Published | str | None, held_out: HeldOut
             f"{who} was trained with other patches held out than this run's{which}; if it was "
             "trained on some of these, the validation is optimistic"
         )
-    further = {"teacher": source.teacher, "start": source.start}
-    found = (doubt(f"{who}, its {role}", of, held_out) for role, of in further.items())
+    further = [*(("teacher", each) for each in source.teachers), ("start", source.start)]
+    found = (doubt(f"{who}, its {role}", of, held_out) for role, of in further)
     return next(filter(None, found), None)
 
 

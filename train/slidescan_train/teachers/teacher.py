@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,35 @@ class Teacher:
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         return two_logits(self.network(x).float(), len(x), self.name)
+
+
+@torch.inference_mode()
+def opinion(teachers: Sequence[Teacher], x: Tensor) -> Tensor:
+    """Give the logits (N, 2) of the mean of the teachers' probabilities for patches `x`.
+
+    Probabilities are averaged, not logits: this is the ensemble that `predict --model A --model B`
+    scores with, and no teacher outweighs the others by being more certain (Hinton et al. 2015 have
+    both means; Lakshminarayanan et al. 2017 this one).
+    """
+    answers = [teacher(x) for teacher in teachers]
+    if len(answers) == 1:
+        return answers[0]
+    log_p = torch.stack([answer.log_softmax(1) for answer in answers])
+    return log_p.logsumexp(0) - math.log(len(answers))
+
+
+def load_teachers(sources: Sequence[str], device: torch.device) -> tuple[Teacher, ...]:
+    """Load teachers, see `load_teacher`; the order in which they are named has no effect.
+
+    Raises `ModelError` also where one is named twice.
+    """
+    loaded = dict[str, Teacher]()
+    for source in sources:
+        teacher = load_teacher(source, device)
+        if teacher.record.sha256 in loaded:
+            raise ModelError(f"--teacher {source}: named twice; each teacher counts once")
+        loaded[teacher.record.sha256] = teacher
+    return tuple(loaded[sha256] for sha256 in sorted(loaded))
 
 
 def load_teacher(source: str, device: torch.device) -> Teacher:
