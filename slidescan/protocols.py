@@ -6,8 +6,9 @@ protocols, and the caller joins them.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,19 @@ class Bar(Protocol):
 
     def update(self, done: int) -> object:
         """Advance by `done`."""
+
+
+OpenBar: TypeAlias = Callable[[str, int, str], AbstractContextManager[Bar]]
+"""Opens a bar for a step, of a total in a unit; see `Reporter.bar`."""
+
+
+class _Silent:
+    def update(self, done: int) -> None: ...
+
+
+def no_bar(what: str, total: int, unit: str) -> AbstractContextManager[Bar]:
+    """Show nothing; an `OpenBar`."""
+    return nullcontext(_Silent())
 
 
 class Reporter(Protocol):
