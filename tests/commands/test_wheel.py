@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ QUICK = ROOT / "configs" / "quick.yaml"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("npm") is None:
+        pytest.skip("needs npm, to build the viewer's page")
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, cwd=folder)
     (built,) = folder.glob("*.whl")
@@ -39,11 +42,35 @@ def test_the_wheel_holds_both_packages_and_the_weights(wheel: Path) -> None:
         "slidescan/models/weights/default.safetensors",
         "slidescan/models/weights/default.json",
         "slidescan_train/loop/training.py",
+        "slidescan/viewer/static/index.html",
+        "slidescan/viewer/static/page.js",
+        "slidescan/viewer/static/page.css",
     } <= names
+    licences = zipfile.ZipFile(wheel).read("slidescan/viewer/static/licences.txt").decode()
+    assert "openseadragon 6.1.1 (BSD-3-Clause)" in licences
+    assert "Redistributions in binary form must reproduce" in licences
+    assert not any("viewer/page/" in name for name in names)
     configs = {path.name for path in (ROOT / "configs").iterdir()}
     assert {f"slidescan_train/configs/{name}" for name in configs} <= names
     assert not any(name.startswith(("tests/", "train/", "demo/")) for name in names)
     assert wheel.stat().st_size < 25 * 2**20
+
+
+@pytest.mark.slow
+def test_a_wheel_without_the_page_is_not_built(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode != 0
+    said = [
+        line for line in (built.stdout + built.stderr).splitlines() if line.startswith("slidescan:")
+    ]
+    assert said == ["slidescan: the viewer's page needs npm (Node.js 20 or newer); install it"]
+    assert not list(tmp_path.glob("*.whl"))
 
 
 @pytest.mark.slow
