@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slidescan.errors import MapError
-from slidescan.maps.layout import DamageError
-from slidescan.maps.record import Pixels, Resolution, broken
-from slidescan.maps.store import Heatmap
+from slidescan.maps.record import Pixels, Record, Resolution, broken, read_record
+
+if TYPE_CHECKING:
+    from slidescan.maps.store import Heatmap
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]+$")]
 
@@ -78,6 +79,18 @@ def settings_of(heatmap: Heatmap, kind: type[S]) -> S:
     return _checked(heatmap.path, "settings", kind, heatmap.settings)
 
 
+def read_checked_record(path: Path) -> tuple[Record, SlideSettings]:
+    """Read the record of a map, finished or not, and what it says of its slide.
+
+    Neither imports zarr nor reads a cell. Raises MapError: no map, or its record lacks what readers
+    need.
+    """
+    record = read_record(path)
+    settings = _checked(path, "settings", Settings, record.settings)
+    _checked(path, "provenance", Provenance, record.provenance)
+    return record, settings.slide
+
+
 def open_finished(path: str | os.PathLike[str], *, partial: bool = False) -> Heatmap:
     """Open a map for reading that is finished and has lost nothing; every reader opens it so.
 
@@ -86,6 +99,9 @@ def open_finished(path: str | os.PathLike[str], *, partial: bool = False) -> Hea
 
     Raises MapError: no map, not finished, damaged, or its record lacks what readers need.
     """
+    from slidescan.maps.layout import DamageError  # zarr, which takes a second to import
+    from slidescan.maps.store import Heatmap
+
     heatmap = Heatmap.open(Path(path))
     settings_of(heatmap, Settings)
     _checked(heatmap.path, "provenance", Provenance, heatmap.provenance)

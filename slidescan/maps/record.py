@@ -89,6 +89,16 @@ def find_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "format" in record else None
 
 
+def read_level_count(path: Path) -> int:
+    """How many levels a map has by its NGFF metadata; 1 where that cannot be read."""
+    try:
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        (image,) = attributes["ome"]["multiscales"]
+        return max(1, len(image["datasets"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return 1
+
+
 def read_record(path: Path) -> Record:
     """Return the record of the map at `path`.
 

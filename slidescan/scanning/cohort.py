@@ -6,10 +6,13 @@ import csv
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slidescan.errors import ConfigError, SlidescanError
-from slidescan.scanning.session import Summary
 from slidescan.tools.atomic_files import check_folder, lock, release, replacing, writing
+
+if TYPE_CHECKING:
+    from slidescan.scanning.session import Summary
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("slide", "map", "status", "message", "rows", "columns", "scanned", "seconds")

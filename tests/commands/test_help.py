@@ -17,6 +17,7 @@ from commands import ran
 
 from slidescan.cli import main
 from slidescan.scanning import selftest
+from slidescan.viewer import serving
 
 HEADING = "Examples:"
 
@@ -95,6 +96,8 @@ def test_example(
     folder.copy(arguments[len(words.split()) :], tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(selftest, "SECONDS", 0.1)
+    monkeypatch.setattr(serving, "serve", lambda app, listening: listening.close())
+    monkeypatch.setattr(serving, "has_display", lambda: False)
     if "--out" in arguments and "--resume" not in arguments:
         remove(Path(arguments[arguments.index("--out") + 1]))
     ran(*(name for each in arguments for name in expanded(each)))

@@ -1,0 +1,274 @@
+"""What a viewer offers: the slides and maps named on the command line, and no other file.
+
+A map belongs to the slide whose file name it records. Where one slide was named, all maps belong to
+it, whatever its file is called now. Fingerprints decide when the slide is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from slidescan.errors import MapError, SlideError, SlidescanError
+from slidescan.maps.finished import SlideSettings, read_checked_record
+from slidescan.maps.record import Record, find_record
+from slidescan.scanning.cohort import MANIFEST, read_manifest
+
+SLIDES = frozenset(
+    {
+        *(".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide"),
+        *(".tif", ".tiff", ".vms", ".vmu"),
+    }
+)
+"""Suffixes of the files in a folder that are listed as slides."""
+
+ANNOTATIONS = frozenset({".xml", ".json", ".geojson"})
+
+LISTED_S = 2.0
+"""A folder is listed again after this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The paths of the command line."""
+
+    slides: tuple[Path, ...] = ()
+    maps: tuple[Path, ...] = ()
+    folders: tuple[Path, ...] = ()
+    annotations: tuple[Path, ...] = ()
+    """Files, which belong to the only slide, or else folders with a file for each slide's name."""
+    mpp: float | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether one slide was named, which all named maps must be of."""
+        return len(self.slides) == 1 and not self.folders
+
+
+@dataclass(frozen=True, slots=True)
+class MapEntry:
+    """A map that may be opened."""
+
+    id: str
+    path: Path
+    record: Record
+    slide: SlideSettings
+
+    @property
+    def name(self) -> str:
+        return self.path.name.removesuffix(".zarr")
+
+
+@dataclass(frozen=True, slots=True)
+class SlideEntry:
+    """A slide that may be opened, or that is missing."""
+
+    id: str
+    path: Path
+    maps: tuple[MapEntry, ...]
+    annotations: tuple[Path, ...]
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def annotation(self, number: str) -> Path | None:
+        """A file of annotations by its id, which is its place."""
+        known = {str(i): path for i, path in enumerate(self.annotations)}
+        return known.get(number)
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What the named paths hold at one time."""
+
+    slides: dict[str, SlideEntry] = field(default_factory=dict)
+    maps: dict[str, tuple[SlideEntry, MapEntry]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+class Catalogue:
+    """The slides and maps by their ids; folders are listed again as maps are added to them."""
+
+    def __init__(self, named: Named) -> None:
+        self.named = named
+        self._lock = threading.Lock()
+        self._listed_at = 0.0
+        self._listing = _Listing()
+        self.refresh()
+
+    @property
+    def title(self) -> str:
+        named = self.named
+        first = (*named.folders, *named.slides)[0]
+        return first.resolve().name or str(first)
+
+    @property
+    def folder(self) -> bool:
+        """Whether the page begins with a list of slides."""
+        return not self.named.single
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each map that cannot be offered."""
+        return self._listing.problems
+
+    def slides(self) -> list[SlideEntry]:
+        """All slides, by name."""
+        return list(self.refresh().slides.values())
+
+    def slide(self, key: str) -> SlideEntry | None:
+        """A slide by its id; None where none was named."""
+        return self._listing.slides.get(key) or self.refresh().slides.get(key)
+
+    def map(self, key: str) -> tuple[SlideEntry, MapEntry] | None:
+        """A map by its id, and its slide; None where none was named."""
+        return self._listing.maps.get(key) or self.refresh().maps.get(key)
+
+    def refresh(self) -> _Listing:
+        """List the folders again, if that was not done just now."""
+        with self._lock:
+            if not self._listed_at or time.monotonic() - self._listed_at > LISTED_S:
+                self._listing = _list(self.named)
+                self._listed_at = time.monotonic()
+            return self._listing
+
+
+def _list(named: Named) -> _Listing:
+    found = _Listing()
+    slides = {path.resolve(): path for path in (*named.slides, *_in_folders(named, SLIDES))}
+    owned: dict[Path, list[MapEntry]] = {resolved: [] for resolved in slides}
+    for entry in _maps(named, found.problems):
+        slide = next(iter(slides)) if named.single else _slide_of(entry, slides)
+        if slide not in owned:
+            slides[slide], owned[slide] = slide, []
+        owned[slide].append(entry)
+    for resolved, path in sorted(slides.items(), key=lambda item: item[1].name.lower()):
+        slide_entry = _slide_entry(path, resolved, owned[resolved], named)
+        found.slides[slide_entry.id] = slide_entry
+        found.maps |= {entry.id: (slide_entry, entry) for entry in slide_entry.maps}
+    return found
+
+
+def _in_folders(named: Named, suffixes: Iterable[str]) -> list[Path]:
+    """Files with these suffixes in the named folders; those of other programs are passed over."""
+    return [
+        path
+        for folder in named.folders
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def _maps(named: Named, problems: list[str]) -> list[MapEntry]:
+    """The maps that can be offered; of the others, a line each."""
+    paths = {path.resolve(): path for path in named.maps}
+    for folder in named.folders:
+        paths |= {path.resolve(): path for path in sorted(folder.glob("*.zarr"))}
+    entries = []
+    for path in paths.values():
+        try:
+            entries.append(_map_entry(path))
+        except MapError as error:
+            problems.append(str(error))
+    return entries
+
+
+def _map_entry(path: Path) -> MapEntry:
+    """Raises MapError."""
+    record, slide = read_checked_record(path)
+    return MapEntry(_id(path.resolve()), path, record, slide)
+
+
+def _slide_of(entry: MapEntry, slides: dict[Path, Path]) -> Path:
+    """The slide of a map by its recorded file name; beside the map where it is missing."""
+    name = str(entry.record.provenance["slide"])
+    for resolved, path in slides.items():
+        if path.name == name:
+            return resolved
+    return next(
+        (path.resolve() for path in _elsewhere(entry, name) if path.is_file()),
+        entry.path.resolve().parent / name,
+    )
+
+
+def _elsewhere(entry: MapEntry, name: str) -> Iterator[Path]:
+    """Where the slide of a map may be: beside it, or where the folder's manifest has it."""
+    folder = entry.path.parent
+    yield folder / name
+    try:
+        row = read_manifest(folder / MANIFEST).get(entry.path.name)
+    except SlidescanError:
+        return  # somebody else's file
+    if row:
+        recorded = Path(str(row["slide"]))
+        # The manifest has the path as it was typed, from a folder that is not recorded.
+        yield from (recorded, folder / recorded, folder.parent / recorded)
+
+
+def _slide_entry(path: Path, resolved: Path, maps: Sequence[MapEntry], named: Named) -> SlideEntry:
+    key, error = _id(resolved), ""
+    try:
+        state = resolved.stat()
+        # Browsers keep pictures by their address, so a file that was replaced has another.
+        key = _id(resolved, state.st_size, state.st_mtime_ns)
+    except OSError:
+        error = (
+            f"{path.name}: the slide is not in {resolved.parent}; name the folder that it was "
+            "moved to as well, e.g. slidescan view SLIDES MAPS"
+        )
+    return SlideEntry(key, path, tuple(maps), tuple(_annotations(path, named)), error)
+
+
+def _annotations(slide: Path, named: Named) -> Iterator[Path]:
+    """The files that were named, and those in named folders that have the name of the slide."""
+    for source in named.annotations:
+        if not source.is_dir():
+            yield source
+            continue
+        for file in sorted(source.iterdir()):
+            if file.suffix.lower() in ANNOTATIONS and file.name.partition(".")[0] == slide.stem:
+                yield file
+
+
+def _id(path: Path, *state: int) -> str:
+    text = "\0".join((str(path), *map(str, state)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_slide_of(entry: MapEntry, slide: Path, fingerprint: str) -> None:
+    """Refuse the map of another slide. Raises MapError."""
+    if entry.slide.fingerprint != fingerprint:
+        raise MapError(
+            f"{entry.path}: made from {entry.record.provenance['slide']}, and {slide} is another "
+            "slide (their fingerprints differ); name the slide of the map"
+        )
+
+
+def sort_paths(paths: Sequence[Path], annotations: Sequence[Path], mpp: float | None) -> Named:
+    """Sort the paths of the command line into slides, maps and folders.
+
+    Raises:
+        SlideError: maps alone, whose slide is not beside them.
+        MapError: a map that cannot be read.
+    """
+    maps = tuple(path for path in paths if find_record(path) is not None)
+    folders = tuple(path for path in paths if path.is_dir() and path not in maps)
+    slides = tuple(path for path in paths if path not in (*maps, *folders))
+    named = Named(slides, maps, folders, tuple(annotations), mpp)
+    entries = [_map_entry(path) for path in maps]
+    if slides or folders:
+        return named
+    found = {_slide_of(entry, {}): entry for entry in entries}
+    for slide, entry in found.items():
+        if not slide.is_file():
+            raise SlideError(
+                f"{entry.path}: its slide {slide.name} is not beside it; name it, e.g. "
+                f"slidescan view {slide.name} {entry.path}"
+            )
+    return replace(named, slides=tuple(found))

@@ -1,0 +1,113 @@
+"""One open slide as the page sees it: its description and its pictures as JPEG."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from slidescan.errors import SlideError
+from slidescan.geometry import Box
+from slidescan.slides.slide import Slide
+from slidescan.slides.zoom import TILE_PX, Zoom, read_reduced
+from slidescan.viewer.cache import Cache
+
+QUALITY = 85
+"""Of the JPEG tiles: most slides are JPEG of 70 to 90 themselves."""
+
+PICTURES_BYTES = 64 * 2**20
+"""Encoded tiles of all slides that are kept."""
+
+THUMBNAIL_PX = 256
+"""Longest side of a thumbnail."""
+
+UNKNOWN_MPP = 1.0
+"""Stands for the resolution of a slide that records none, which can be viewed all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A slide that is open, and whether its resolution is known."""
+
+    key: str
+    """Of its pictures in the cache."""
+    slide: Slide
+    zoom: Zoom
+    measured: bool
+    warnings: tuple[str, ...]
+    pictures: Cache[bytes]
+
+    @classmethod
+    def open(cls, key: str, path: Path, mpp: float | None, pictures: Cache[bytes]) -> Opened:
+        """Open a slide; one that records no resolution opens as well, with a warning.
+
+        Raises SlideError: no such file, or no slide.
+        """
+        try:
+            slide = Slide.open(path, mpp)
+            measured, warnings = True, slide.warnings
+        except SlideError as error:
+            if mpp is not None:
+                raise
+            try:
+                slide = Slide.open(path, UNKNOWN_MPP)
+            except SlideError:
+                raise error from None
+            measured, warnings = False, (str(error),)
+        return cls(key, slide, Zoom(slide.extent_l0), measured, warnings, pictures)
+
+    def describe(self) -> dict[str, Any]:
+        """Extent, levels and resolution, as the page expects them."""
+        slide, (height, width) = self.slide, self.slide.extent_l0
+        bounds = slide.bounds_l0
+        whole = bounds == Box(0, 0, height, width)
+        return {
+            "width": width,
+            "height": height,
+            "bounds": None if whole else [bounds.x0, bounds.y0, *bounds.shape[::-1]],
+            "mpp": list(slide.mpp) if self.measured else None,
+            "objective": slide.objective_power,
+            "tile_px": TILE_PX,
+            "levels": [{"width": w, "height": h} for h, w in self.zoom.levels],
+        }
+
+    def tile(self, level: int, column: int, row: int) -> bytes | None:
+        """A tile as JPEG; None where there is none. Raises SlideError where it cannot be read."""
+        box = self.zoom.tile(level, column, row)
+        if box is None:
+            return None
+        step = self.zoom.downsample(level)
+        return self.pictures.get(
+            (self.key, level, column, row),
+            lambda: jpeg(read_reduced(self.slide, step, box)),
+        )
+
+    def thumbnail(self) -> bytes:
+        """The scanned part of the slide, at most `THUMBNAIL_PX` a side, as JPEG.
+
+        Raises SlideError where it cannot be read.
+        """
+        return self.pictures.get((self.key, "thumbnail"), self._thumbnail)
+
+    def _thumbnail(self) -> bytes:
+        bounds, step = self.slide.bounds_l0, 1
+        while max(bounds.shape) > 2 * THUMBNAIL_PX * step:
+            step *= 2
+        box = Box(
+            bounds.y0 // step, bounds.x0 // step, -(-bounds.y1 // step), -(-bounds.x1 // step)
+        )
+        image = Image.fromarray(read_reduced(self.slide, step, box))
+        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        return jpeg(np.asarray(image))
+
+
+def jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    """Encode (H, W, 3) uint8."""
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
