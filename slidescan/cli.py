@@ -17,7 +17,8 @@ from slidescan.errors import SlidescanError
 COMMANDS = {
     name: f"{package}.commands.{name.replace('-', '_')}"
     for package, names in (
-        ("slidescan", ("heatmap", "verify", "view", "export", "predict", "evaluate", "calibrate")),
+        ("slidescan", ("heatmap", "verify", "view", "report", "export")),
+        ("slidescan", ("predict", "evaluate", "calibrate")),
         ("slidescan", ("annotations", "models", "doctor", "data")),
         ("slidescan_train", ("train", "augment", "lr-find", "runs", "plan", "configs")),
     )

@@ -85,6 +85,15 @@ class Finding:
         return {"score": round(self.score, 3), "figure": figure, "patches": self.patches}
 
 
+def recorded(record: object) -> Finding | None:
+    """The finding that a map records; None where it records none, or none that can be read."""
+    watched = {watch.figure: watch for watch in WATCHED}
+    match record:
+        case {"score": int() | float() as score, "figure": str(figure), "patches": int(patches)}:
+            return Finding(score, watched[figure], patches) if figure in watched else None
+    return None
+
+
 def measure(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Measure patches with tissue, (N, H, W, 3) uint8 to (M, 4), M <= N.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slidescan.models.card import DEFAULT, Card, shipped_names
+from slidescan.models.card import DEFAULT, Card, read_card, shipped_names
 from slidescan.tools.settings_diff import JSON
 
 
@@ -60,3 +60,16 @@ def members(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The identity of each model of a record."""
     found: list[dict[str, Any]] = record["model"].get("members", [record["model"]])
     return found
+
+
+def find_card(identity: Mapping[str, Any], sources: Sequence[str] = ()) -> Card | None:
+    """The card of a model by its identity: one of `sources`, or the shipped model of its name.
+
+    Raises ModelError where a source has no readable card.
+    """
+    shipped = [name for name in shipped_names() if name == identity["name"]]
+    for source in (*sources, *shipped):
+        card = read_card(source)
+        if key(identity_of(card)) == key(identity):
+            return card
+    return None
