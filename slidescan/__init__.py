@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from slidescan.api.scan import scan
     from slidescan.api.slides import read_region
     from slidescan.errors import SlidescanError
+    from slidescan.maps.regions import Region
 
     __version__: str
 
@@ -22,6 +23,7 @@ __all__ = [
     "Classifier",
     "Map",
     "Progress",
+    "Region",
     "SlidescanError",
     "load",
     "open_map",
@@ -34,6 +36,7 @@ _MODULES = {
     "Classifier": "slidescan.api.models",
     "Map": "slidescan.api.maps",
     "Progress": "slidescan.api.progress",
+    "Region": "slidescan.maps.regions",
     "SlidescanError": "slidescan.errors",
     "load": "slidescan.api.models",
     "open_map": "slidescan.api.maps",

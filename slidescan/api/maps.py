@@ -17,6 +17,8 @@ from slidescan.maps.store import Heatmap
 if TYPE_CHECKING:
     import xarray
 
+    from slidescan.maps.regions import Region
+
 Floats = NDArray[np.float64]
 
 
@@ -153,6 +155,45 @@ class Map:
         found = np.full(y.shape, np.nan, np.float32)
         found[inside] = self.values[row[inside].astype(int), column[inside].astype(int)]
         return found if found.ndim else float(found)
+
+    def regions(
+        self,
+        threshold: float | str = 0.5,
+        low: float | str | None = None,
+        min_area_um2: float = 900.0,
+        *,
+        model: str | os.PathLike[str] | None = None,
+    ) -> list[Region]:
+        """Regions of connected cells above a threshold, measured and outlined, hottest first.
+
+        A map is about 16 um wider than tumour on every side. `pandas.DataFrame` takes the list.
+
+        Args:
+            threshold: P(tumour) from which cells form regions, or an operating point of the
+                model's card ("sens90", "sens95", "sens99").
+            low: hysteresis: regions extend over cells from this probability up, and one cell must
+                reach `threshold`.
+            min_area_um2: smaller regions are left out.
+            model: the model that made the map, where an operating point is named and the model is
+                not a shipped one.
+
+        Raises:
+            SlidescanError: a value is out of range, or an operating point cannot be looked up.
+        """
+        from slidescan.maps.regions import Rule, find_regions  # shapely takes long to import
+
+        at, floor = (self._threshold(each, model) for each in (threshold, low))
+        assert at is not None
+        return find_regions(self.heatmap, Rule(at, floor, min_area_um2))
+
+    def _threshold(
+        self, value: float | str | None, model: str | os.PathLike[str] | None
+    ) -> float | None:
+        if not isinstance(value, str):
+            return value
+        from slidescan.evaluation.thresholds import threshold_of_maps
+
+        return threshold_of_maps(value, [self.path], None if model is None else os.fspath(model))
 
     def to_xarray(self) -> xarray.DataArray:
         """The values as an `xarray.DataArray` with dimensions y and x.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from slidescan.errors import DataError, MapError, SlideError
+from slidescan.errors import DataError, MapError, SlideError, WriteError
 
 FILES = {
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".tif", ".tiff", ".webp"),
@@ -40,8 +40,40 @@ def check_slide_and_map(slide: Path, map_path: Path) -> None:
     if is_map(slide) and map_path.is_file():
         raise MapError(f"{slide} is a map and {map_path} a file: the two are swapped")
     check_slide(slide)
-    if not is_map(map_path):
-        raise MapError(f"{map_path}: not a slidescan map; {similar(map_path)}")
+    check_map(map_path)
+
+
+def check_map(path: Path) -> None:
+    """Refuse a map that is not there.
+
+    Raises:
+        MapError: not a map.
+    """
+    if not is_map(path):
+        raise MapError(f"{path}: not a slidescan map; {similar(path)}")
+
+
+def check_new(out: Path, endings: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before any long work.
+
+    `endings` are those that the file may have, the usual one first, e.g. (".ome.tif", ".tif").
+
+    Raises:
+        WriteError: another ending, no such folder, a folder in its place, or it exists and
+            `overwrite` is false.
+    """
+    from slidescan.tools.atomic_files import check_folder
+
+    if not out.name.lower().endswith(tuple(endings)):
+        raise WriteError(
+            f"{out}: the file is a {' or '.join(endings)}; name it so, e.g. --out "
+            f"{out.stem or 'map'}{endings[0]}"
+        )
+    check_folder(out)
+    if out.is_dir():
+        raise WriteError(f"{out}: is a folder; choose another --out")
+    if os.path.lexists(out) and not overwrite:
+        raise WriteError(f"{out}: exists; pass --overwrite or choose another --out")
 
 
 def is_map(path: Path) -> bool:

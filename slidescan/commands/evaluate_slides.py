@@ -11,7 +11,9 @@ from slidescan.commands.options import (
     PATH,
     Real,
     Threshold,
+    check_use_of_model,
     evaluation_libraries,
+    resolve_threshold,
     tumour_class_option,
 )
 from slidescan.commands.terminal import bar, open_slide_of, print_error, warn
@@ -142,11 +144,7 @@ def command(
     from slidescan.evaluation.truth import Truth
 
     check_exist(reference, splits, slides)
-    if model is not None and not isinstance(threshold, str):
-        raise SlidescanError(
-            f"--model {model}: is used to look up a named threshold; add one, e.g. --threshold "
-            "sens95, or leave --model out"
-        )
+    check_use_of_model(model, threshold)
     found = find_maps(maps)
     truth = Truth.of(
         annotations, reference, normal_prefix, unannotated_normal=unannotated == "normal"
@@ -160,7 +158,7 @@ def command(
         from slidescan.evaluation.report import make_folder, text, write
         from slidescan.evaluation.study import Study, read_folds, write_detections
 
-    value = _threshold(threshold, model, found)
+    value = resolve_threshold(threshold, found, model)
     choices = SlideChoices(value, radius, um_per_px, itc_normal, partial, tumour_classes)
     study = Study(choices)
     if out:
@@ -182,17 +180,6 @@ def command(
         raise SlidescanError(
             f"{len(study.failed)} of {len(found)} maps failed and are left out of the figures"
         )
-
-
-def _threshold(threshold: float | str, model: str | None, maps: list[Path]) -> float:
-    """Look up and print a named threshold; return a number as it is."""
-    if not isinstance(threshold, str):
-        return threshold
-    from slidescan.evaluation.thresholds import threshold_of_maps
-
-    value = threshold_of_maps(threshold, maps, model)
-    click.echo(f"threshold {threshold} of the maps' model: {value:.4g}")
-    return value
 
 
 def _compare(study: Study, truth: Truth, maps: list[Path], slides: Path | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -205,6 +205,33 @@ def ensemble_options(command: F) -> F:
         "times as long.",
     )
     return models_option(tta(command))
+
+
+def resolve_threshold(threshold: float | str, maps: Sequence[Path], model: str | None) -> float:
+    """Look up and print the threshold of an operating point; return a number as it is.
+
+    Raises:
+        MapError: the maps were not all made by one model.
+        ModelError: its card has no such point.
+    """
+    if not isinstance(threshold, str):
+        return threshold
+    from slidescan.evaluation.thresholds import threshold_of_maps
+
+    value = threshold_of_maps(threshold, maps, model)
+    click.echo(f"threshold {threshold} of the maps' model: {value:.4g}")
+    return value
+
+
+def check_use_of_model(model: str | None, *thresholds: float | str | None) -> None:
+    """Refuse a --model where no threshold is looked up in its card. Raises ConfigError."""
+    from slidescan.errors import ConfigError
+
+    if model is not None and not any(isinstance(each, str) for each in thresholds):
+        raise ConfigError(
+            f"--model {model}: is used to look up a named threshold; add one, e.g. --threshold "
+            "sens95, or leave --model out"
+        )
 
 
 @contextmanager

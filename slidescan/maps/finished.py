@@ -118,6 +118,17 @@ def open_finished(path: str | os.PathLike[str], *, partial: bool = False) -> Hea
     return heatmap
 
 
+def scanned_share(heatmap: Heatmap) -> float:
+    """Share of the cells to be scanned that have a value; 1 for a finished map."""
+    if heatmap.complete:
+        return 1.0
+    expected = heatmap.scanned
+    done = sum(
+        int(expected[block.slices].sum()) for block in heatmap.blocks() if heatmap.done(block)
+    )
+    return done / max(1, int(expected.sum()))
+
+
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import slidescan
@@ -29,6 +30,10 @@ def test_every_public_name_is_described() -> None:
 
 def test_the_attributes_of_a_map_are_described() -> None:
     assert names("Maps") == public(slidescan.Map)
+
+
+def test_the_attributes_of_a_region_are_described() -> None:
+    assert names("Regions of a map") == {each.name for each in fields(slidescan.Region)}
 
 
 def test_the_methods_of_a_classifier_are_described() -> None:
