@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib import import_module
+from traceback import walk_tb
 from typing import Any
 
 import click
@@ -71,6 +74,20 @@ class Commands(click.Group):
             raise click.UsageError(f"No such command '{args[0]}'. {hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line, whatever state its standard streams are in."""
+        _open_standard_streams()
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if not _while_printing(error):
+                raise
+            with suppress(OSError):
+                why = f"standard output cannot be written ({error.strerror})"
+                click.ClickException(f"{why}; make room or choose another place").show()
+            _silence_streams()
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit code 1 and one line for an error that the user can correct."""
         try:
@@ -85,6 +102,35 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException("interrupted") from error
+
+
+def _open_standard_streams() -> None:
+    """Open closed standard streams on the null device.
+
+    Otherwise the next file that is opened, perhaps a map's, gets the number of stderr, to which
+    libraries print their warnings.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            if os.open(os.devnull, os.O_RDWR) == number and getattr(sys, name) is None:
+                stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
+                setattr(sys, name, stream)
+
+
+def _silence_streams() -> None:
+    """Drop what the streams still hold: Python would try to write it at its end."""
+    from slidescan.commands.terminal import silence
+
+    silence(sys.stdout)
+    silence(sys.stderr)
+
+
+def _while_printing(error: OSError) -> bool:
+    """Whether an error is that of a standard stream: raised by click.echo itself."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return frames[-1].f_code is click.echo.__code__
 
 
 def _hint(ctx: click.Context, option: str) -> str | None:

@@ -14,13 +14,43 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
+MOST_ERRORS = 5
+"""So many errors of one file are told; a damaged one may have a million."""
+
 # The input that pydantic quotes may be the whole file.
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
 
 
+MOST_CHARACTERS = 700
+"""A longer message is cut in its middle: what is wrong stands first and the remedy last."""
+
+
+def one_line(text: object, most: int = MOST_CHARACTERS) -> str:
+    """Return a message as one line of printable characters, cut to `most`.
+
+    Names in files may hold escape sequences, which a terminal would obey, and bytes that are no
+    text.
+
+    >>> one_line("two\\nlines and \\x1b[31mred")
+    'two lines and \\\\x1b[31mred'
+    >>> one_line("0123456789" * 100, most=20)
+    '01234567 ... 456789'
+    """
+    line = str(text)
+    if len(line) > most:
+        head, tail = most * 4 // 7 - 3, most * 3 // 7 - 2
+        line = f"{line[:head]} ... {line[-tail:]}"
+    line = " ".join(line.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 class SlidescanError(Exception):
-    """Root of everything slidescan raises on purpose."""
+    """Root of everything slidescan raises on purpose; its message is one short line."""
+
+    def __str__(self) -> str:
+        """Return the message as one printable line."""
+        return one_line(super().__str__())
 
 
 class SlideError(SlidescanError):
@@ -53,7 +83,10 @@ class ConfigError(SlidescanError):
 
 def describe(error: ValidationError) -> str:
     """Return pydantic's report as one line: each key, its value, what was expected."""
-    return "; ".join(map(_line, error.errors()))
+    found = error.errors()
+    told = [_line(each) for each in found[:MOST_ERRORS]]
+    further = [f"and {len(found) - MOST_ERRORS:,} more"] if len(found) > MOST_ERRORS else []
+    return "; ".join(told + further)
 
 
 def _line(found: ErrorDetails) -> str:

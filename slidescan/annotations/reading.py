@@ -28,10 +28,14 @@ from slidescan.annotations.outlines import (
     Ring,
 )
 from slidescan.errors import AnnotationError
+from slidescan.tools.regular_files import MB, read_regular
 
 SLIVER = 1e-4
 """Parts below this share of a repaired or cut polygon are left out. Crossing or coinciding edges
 leave triangles of a few pixels, each of which would count as a lesion."""
+
+MOST_BYTES = 512 * MB
+"""A JSON document takes about ten times as much memory as its file."""
 
 EXPECTED = "annotations of ASAP (.xml), NCRF (.json) or QuPath (.geojson)"
 
@@ -138,7 +142,7 @@ def _unknown_classes(regions: Collection[Region]) -> Counter[str]:
 
 def _read(path: Path, tumour: Collection[str]) -> Content:
     """Read the content of a file with the reader for its format."""
-    data = path.read_bytes()
+    data = read_regular(path, MOST_BYTES)
     if data.lstrip(_BEFORE_XML).startswith(b"<"):
         return asap.read(path, data, tumour)
     document = _parse(path, data)

@@ -15,7 +15,7 @@ from slidescan.commands.options import (
     mpp_option,
     precision_option,
 )
-from slidescan.commands.terminal import Terminal, command_line, print_error
+from slidescan.commands.terminal import Terminal, command_line, print_error, say
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
     def scan_slide(slide: Path, target: Path) -> Summary:
         summary = session.run(slide, target)
         if not summary.complete_before:
-            click.echo(
+            say(
                 f"{target}: {summary.rows} x {summary.columns} cells, {summary.scanned} scanned, "
                 f"{summary.megapixels:.1f} Mpx in {summary.seconds:.1f} s"
             )

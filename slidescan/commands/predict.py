@@ -89,6 +89,12 @@ def _wanted(named: Path, is_list: bool, like: Path | None) -> tuple[Source, list
     from slidescan.patches import sources
 
     source: Source = sources.listed(named) if is_list else sources.find(named)
+    below = [] if is_list else sources.overlooked(named)
+    if below:
+        warn(
+            f"{named}: images in {len(below)} subfolders are not scored, e.g. {below[0]}; name "
+            "each folder, or their images with --list"
+        )
     if like is None:
         return source, list(source.ids)
     from slidescan.tools.csv_tables import read_table

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+
+from slidescan.errors import one_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -43,21 +46,43 @@ def bar(description: str, total: int, unit: str) -> tqdm[Any]:
     )
 
 
+def say(message: str) -> None:
+    """Print one line on stdout."""
+    _tell(message, err=False)
+
+
 def warn(message: str) -> None:
     """Print one line on stderr."""
-    click.echo(f"Warning: {message}", err=True)
+    _tell(f"Warning: {one_line(message)}", err=True)
 
 
 def print_error(error: SlidescanError) -> None:
     """Print an error that does not end the command, as one that does is printed."""
-    click.echo(f"Error: {error}", err=True)
+    _tell(f"Error: {error}", err=True)
+
+
+def _tell(message: str, *, err: bool) -> None:
+    try:
+        click.echo(message, err=err)
+    except OSError:
+        # Nobody reads it (a closed pipe) or nobody can (a full disk): no reason to end hours of
+        # work. From now on what is printed there is dropped.
+        silence(sys.stderr if err else sys.stdout)
+
+
+def silence(stream: TextIO) -> None:
+    """Drop what is printed to a stream that cannot be written, its buffer included."""
+    with suppress(OSError, ValueError):  # a stream without a file, as in tests
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 class Terminal:
     """Reports a job to a person at a terminal; fulfils `slidescan.protocols.Reporter`."""
 
     bar = staticmethod(bar)
-    say = staticmethod(click.echo)
+    say = staticmethod(say)
     warn = staticmethod(warn)
 
 

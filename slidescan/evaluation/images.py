@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from slidescan.errors import DataError
-from slidescan.patches.decoding import IMAGES
+from slidescan.patches.decoding import FORMATS, IMAGES
 
 FOLDERS = (".", "train", "test", "0", "1")
 """Where images are looked for: the folder itself, Kaggle's layout, a folder for each class."""
+
+MOST_PX = 4096
+"""Side of the largest image that is decoded."""
 
 
 def read_images(folder: Path, ids: Sequence[str]) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
@@ -51,7 +54,12 @@ def _find(folder: Path, patch_id: str) -> Path | None:
 
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if max(image.size) > MOST_PX:
+                raise DataError(
+                    f"{path}: {image.width} x {image.height} px; a patch has at most {MOST_PX} "
+                    "a side"
+                )
             return np.asarray(image.convert("RGB"))
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(

@@ -16,6 +16,7 @@ from slidescan.evaluation.paths import stem
 from slidescan.evaluation.pixels import Pixels
 from slidescan.evaluation.truth import read_column
 from slidescan.maps.store import Heatmap
+from slidescan.slides.fingerprint import same_slide
 from slidescan.tools.csv_tables import write_table
 from slidescan.tools.settings_diff import JSON, differences
 
@@ -41,12 +42,13 @@ class Study:
 
         Raises MapError.
         """
-        fingerprint = heatmap.settings["slide"]["fingerprint"]
-        if fingerprint in self._seen:
-            raise MapError(
-                f"{heatmap.path}: the same slide as {self._seen[fingerprint]}, and would count "
-                "twice; leave one out"
-            )
+        own = heatmap.settings["slide"]["fingerprint"]
+        for fingerprint, path in self._seen.items():
+            if same_slide(own, fingerprint):
+                raise MapError(
+                    f"{heatmap.path}: the same slide as {path}, and would count twice; leave one "
+                    "out"
+                )
         changes = differences(self.made, _made(heatmap)) if self.made else []
         if changes:
             raise MapError(

@@ -15,10 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slidescan.errors import MapError, describe
 from slidescan.geometry import Grid
+from slidescan.tools.regular_files import MB, read_regular
 from slidescan.tools.settings_diff import JSON, strict
 
 FORMAT = 1
 """Version of the layout. Raise it for a change that old code would misread."""
+
+MOST_BYTES = 16 * MB
+"""Of the root's metadata, which has a few kB."""
 
 Pixels = Annotated[int, Field(ge=1, le=2**40)]
 Even = Annotated[int, Field(ge=2, le=2**20, multiple_of=2)]
@@ -81,7 +85,7 @@ def find_record(path: Path) -> dict[str, Any] | None:
     Raises MapError where the file may not be read.
     """
     try:
-        record = json.loads((path / "zarr.json").read_text())["attributes"]["slidescan"]
+        record = json.loads(read_regular(path / "zarr.json", MOST_BYTES))["attributes"]["slidescan"]
     except PermissionError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from error
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -252,6 +252,12 @@ class Heatmap:
         self.provenance = {**self.provenance, **strict(provenance)}
         self._mark(complete=True)
 
+    def change_fingerprint(self, fingerprint: str) -> None:
+        """Record another file of the same slide. Raises WriteError."""
+        self._require_lock()
+        self.settings["slide"]["fingerprint"] = fingerprint
+        self._arrays.update_record({"settings": self.settings})
+
     def _changes(self, blank: Blank) -> list[str]:
         """What differs from `blank`, as lines for the user."""
         there = {**self.settings, "grid": asdict(self.grid), "mpp": self.mpp}

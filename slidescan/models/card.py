@@ -17,12 +17,17 @@ from slidescan.models.reference import Reference
 from slidescan.networks.logit_map import LogitMap
 from slidescan.networks.plan import AnyPlan, Settings
 from slidescan.tools.atomic_files import replacing
+from slidescan.tools.regular_files import MB, read_regular
 
 BEST = "best.safetensors"
 """The weights of a run's folder that a model named by the folder has."""
 
 DEFAULT = "default"
 """The shipped model that commands use by default."""
+
+
+MOST_OF_A_CARD, MOST_WEIGHTS = 4 * MB, 1024 * MB
+"""Bytes of the two files. The largest network here, EfficientNet-Lite 4, has 52 MB."""
 
 
 class Validation(Settings):
@@ -206,7 +211,7 @@ def read_card(source: str) -> Card:
     """
     _, path = locate(source)
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return Card.model_validate_json(read_regular(path, MOST_OF_A_CARD))
     except FileNotFoundError as error:
         raise ModelError(f"{source}: {_missing(source, path)}") from error
     except OSError as error:
@@ -236,7 +241,7 @@ def read_weights(source: str, card: Card) -> bytes:
     """Read the weights and check their SHA-256 against `card`. Raises `ModelError`."""
     weights, _ = locate(source)
     try:
-        content = weights.read_bytes()
+        content = read_regular(weights, MOST_WEIGHTS)
     except FileNotFoundError as error:
         raise ModelError(
             f"{weights}: no such file, but its card exists; copy the weights beside it"

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from slidescan.tools.spelling import suggestion
 
+MOST_KEYS, MOST_OF_A_KEY = 3, 60
+"""Of unknown keys so many are told, and so many characters of each."""
+
 # Strict: pydantic would take `true` as 1.
 Count = Annotated[int, Field(ge=1, strict=True)]
 Channel = Annotated[float, Field(gt=0, lt=1)]
@@ -27,9 +30,11 @@ class Settings(BaseModel):
         """Refuse unknown keys with a suggestion, which pydantic's own message lacks."""
         if isinstance(values, Mapping):
             known = cls.model_fields
-            unknown = [f"{k} ({suggestion(str(k), known)})" for k in values if k not in known]
+            unknown = [str(k)[:MOST_OF_A_KEY] for k in values if k not in known]
             if unknown:
-                raise ValueError(f"unknown key {', '.join(unknown)}")
+                told = [f"{k} ({suggestion(k, known)})" for k in unknown[:MOST_KEYS]]
+                told += [f"and {len(unknown) - MOST_KEYS:,} more"] * (len(unknown) > MOST_KEYS)
+                raise ValueError(f"unknown key {', '.join(told)}")
         return values
 
 

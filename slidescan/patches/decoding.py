@@ -10,13 +10,21 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from slidescan.geometry import PATCH_PX
+from slidescan.tools.regular_files import MB, read_regular
 
 SHAPE = (PATCH_PX, PATCH_PX, 3)
 IMAGES = (".tif", ".tiff", ".png", ".webp", ".jpg", ".jpeg", ".bmp")
 """Endings of image files, in lower case."""
+
+FORMATS = ("TIFF", "PNG", "WEBP", "JPEG", "BMP")
+"""Pillow's names of these formats. Without them it would try all that it knows, and hand a file of
+PostScript, whatever its name, to Ghostscript."""
+
+MOST_BYTES = 16 * MB
+"""An uncompressed patch has 28 kB; the rest is room for metadata."""
 
 Patch = NDArray[np.uint8]
 
@@ -36,8 +44,7 @@ def read_patch(path: str | Path) -> Patch | Bad:
     """Read a file: (96, 96, 3) RGB, or the reason why not."""
     try:
         # The whole file at once: Pillow reads in many small steps, which is three times slower.
-        with open(path, "rb") as file:
-            return decode(file.read())
+        return decode(read_regular(path, MOST_BYTES))
     except FileNotFoundError:
         return Bad("no such file")
     except OSError as error:
@@ -45,20 +52,39 @@ def read_patch(path: str | Path) -> Patch | Bad:
 
 
 def decode(content: bytes) -> Patch | Bad:
-    """Decode an image: (96, 96, 3) RGB, or the reason why not."""
+    """Decode an image: (96, 96, 3) RGB, turned as its EXIF data say, or the reason why not."""
     if not content:
         return Bad("is an empty file")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.size != (PATCH_PX, PATCH_PX):
-                size = f"{image.width} x {image.height}"
-                return Bad(f"is {size} px, a patch has {PATCH_PX} x {PATCH_PX}", "size")
-            if image.mode not in ("RGB", "RGBA", "L", "P"):
-                return Bad(f"holds {image.mode} pixels, not 8-bit RGB")
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return _bad(image) or _rgb(image)
     # Pillow's decoders raise many kinds of errors for damaged files.
     except Exception as error:
         return Bad(f"not a readable image: {told(error)}")
+
+
+def _bad(image: Image.Image) -> Bad | None:
+    """Why an open image is no patch, by what its header says."""
+    if image.size != (PATCH_PX, PATCH_PX):
+        size = f"{image.width} x {image.height}"
+        return Bad(f"is {size} px, a patch has {PATCH_PX} x {PATCH_PX}", "size")
+    if image.mode not in ("RGB", "RGBA", "L", "P"):
+        return Bad(f"holds {image.mode} pixels, not 8-bit RGB")
+    try:
+        image.seek(1)
+    except EOFError:
+        return None
+    return Bad("holds several images (pages); a patch is one, in RGB")
+
+
+def _rgb(image: Image.Image) -> Patch | Bad:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            return Bad("has transparent pixels, of which the colour is unknown")
+    if "exif" in image.info:  # Pillow turns TIFFs by itself
+        image = ImageOps.exif_transpose(image)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def told(error: Exception) -> str:

@@ -32,6 +32,10 @@ SAMPLED = 2 * familiarity.ENOUGH
 """Patches that are read to compare them with training; some hold too little tissue."""
 
 
+PALE = 200
+"""A colourless patch whose pixels are all brighter is glass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to score patches."""
@@ -133,11 +137,28 @@ class Predictor:
     def _compare_with_training(self, source: Source, reporter: Reporter) -> None:
         """Warn where the patches are unlike those of training."""
         references = self.ensemble.references
+        patches = sample(source, SAMPLED)
+        grey = count_grey(patches)
+        if grey:
+            reporter.warn(
+                f"{grey} of {len(patches)} patches that were looked at are grey; the models were "
+                "trained on H&E in colour"
+            )
         if not any(references):
             return
-        found = familiarity.judge(sample(source, SAMPLED), references)
+        found = familiarity.judge(patches, references)
         if found and found.unlike:
             reporter.warn(f"the patches are {found.warning()}")
+
+
+def count_grey(patches: NDArray[np.uint8]) -> int:
+    """How many of (N, 96, 96, 3) have no colour at all, though they are not glass alone.
+
+    >>> count_grey(np.stack([np.full((96, 96, 3), level, np.uint8) for level in (90, 250)]))
+    1
+    """
+    colourless = (patches == patches[..., :1]).all(axis=(1, 2, 3))
+    return int(np.count_nonzero(colourless & (patches.min(axis=(1, 2, 3), initial=255) < PALE)))
 
 
 def _check_bad(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from slidescan.errors import ConfigError, DataError
 from slidescan.geometry import PATCH_PX
 from slidescan.patches.decoding import IMAGES, SHAPE, Bad, Patch, read_patch, told
+from slidescan.tools.regular_files import read_lines
 
 PREFIX, SUFFIX = "camelyonpatch_level_2_split_", "_x.h5"
 """How the names of PatchCamelyon's files of pixels begin and end."""
@@ -243,6 +244,23 @@ def find(path: Path) -> Source:
     raise DataError(f"{path}: {_why_not(images, tables, names)}")
 
 
+def overlooked(path: Path) -> list[str]:
+    """The subfolders of a folder of patches that hold images as well, which `find` leaves out."""
+    if not path.is_dir():
+        return []
+    with os.scandir(path) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir())
+    return [name for name in folders if not name.startswith(".") and _holds_images(path / name)]
+
+
+def _holds_images(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.lower().endswith(IMAGES) for entry in entries)
+    except OSError:
+        return False
+
+
 def _why_not(images: Sequence[str], tables: Sequence[str], names: Sequence[str]) -> str:
     if images:
         return f"holds {len(images)} images and {tables[0]}; move one away, or name the file"
@@ -255,8 +273,8 @@ def _why_not(images: Sequence[str], tables: Sequence[str], names: Sequence[str])
 def listed(path: Path) -> Files:
     """The images that a text file lists, one path a line; blank lines and # lines are ignored."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(path)
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file of paths"
         raise DataError(f"{path}: cannot be read: {reason}") from error
     paths = [line for line in lines if line and not line.startswith("#")]

@@ -22,7 +22,7 @@ from slidescan.maps.gaps import find_gaps
 from slidescan.maps.store import Heatmap
 from slidescan.models import familiarity, model
 from slidescan.protocols import BATCH, Engine, Reporter
-from slidescan.scanning import pipeline
+from slidescan.scanning import pipeline, resumption
 from slidescan.scanning.sampling import sample
 from slidescan.slides import tissue
 from slidescan.slides.overview import read_whole
@@ -128,7 +128,7 @@ class Session:
                 grid=grid,
                 mpp=ensemble.mpp,
                 mask=mask,
-                settings=self.settings(slide),
+                settings=self.settings(slide, resumption.fingerprint_for(out, slide.fingerprint)),
                 provenance=self._provenance(plane) | looks,
                 overwrite=options.overwrite,
             ) as heatmap:
@@ -138,6 +138,8 @@ class Session:
                     self._find_gaps(heatmap, slide)
                     scanned = int(heatmap.scanned.sum())
                     return Summary(*grid.shape, scanned, 0.0, 0.0, complete_before=True)
+                if resumption.changed(heatmap, slide.fingerprint):
+                    self._accept_file(heatmap, plane)
                 megapixels = self.fill(heatmap, plane)
                 gaps = self._find_gaps(heatmap, slide)
                 seconds = round(time.perf_counter() - started, 3)
@@ -145,14 +147,14 @@ class Session:
                 scanned = int(heatmap.scanned.sum())
         return Summary(*grid.shape, scanned, megapixels, seconds)
 
-    def settings(self, slide: Slide) -> dict[str, JSON]:
+    def settings(self, slide: Slide, fingerprint: str) -> dict[str, JSON]:
         """Everything that determines a value; a map made with other settings is not resumed."""
         options = self.options
         # Maps that were made before there was a choice of modes do not record one.
         patch: dict[str, JSON] = {"mode": "patch", "batch": BATCH}
         return {
             "slide": {
-                "fingerprint": slide.fingerprint,
+                "fingerprint": fingerprint,
                 "mpp": slide.mpp,
                 "extent_l0": slide.extent_l0,
             },
@@ -234,6 +236,20 @@ class Session:
                 "more is expected; the models were trained on H&E alone"
             )
         return {"he_like": he_like, "unlike": found.record() if found else None}
+
+    def _accept_file(self, heatmap: Heatmap, plane: Plane) -> None:
+        """Go on with a map that was begun with a damaged copy, if its finished cells are right."""
+        cells = resumption.check_finished(
+            heatmap,
+            plane,
+            lambda: self.ensemble.engine(self.backend),
+            backend.TOLERANCE[self.backend.precision],
+        )
+        heatmap.change_fingerprint(plane.slide.fingerprint)
+        self.reporter.say(
+            f"{heatmap.path}: begun with a file that has changed since; {cells} finished cells "
+            "that were compared are those of this file"
+        )
 
     def _find_gaps(self, heatmap: Heatmap, slide: Slide) -> dict[str, JSON]:
         """Warn of cells that the slide lacks pixels of; returns what the map records of them."""

@@ -15,6 +15,7 @@ from slidescan.geometry import Box
 from slidescan.maps.store import Heatmap
 from slidescan.protocols import Engine
 from slidescan.scanning.pipeline import score_patches
+from slidescan.slides.fingerprint import same_slide
 from slidescan.slides.plane import Plane
 from slidescan.slides.slide import Slide
 
@@ -72,7 +73,7 @@ def open_slide_of(heatmap: Heatmap, path: Path) -> Iterator[Slide]:
     mpp_y, mpp_x = recorded["mpp"]
     # With a resolution given, the fingerprint is compared before a missing one is an error.
     with Slide.open(path, mpp_y) as slide:
-        if slide.fingerprint != recorded["fingerprint"]:
+        if not same_slide(slide.fingerprint, recorded["fingerprint"]):
             raise MapError(
                 f"{heatmap.path}: made from {heatmap.provenance['slide']}, and {path} is another "
                 "slide (their fingerprints differ); name the slide of the map"

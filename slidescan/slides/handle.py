@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from openslide import OpenSlide, OpenSlideError, __library_version__
 
 from slidescan.errors import SlideError
+from slidescan.tools.regular_files import open_regular
 
 LIBRARY = __library_version__
 """OpenSlide's version."""
@@ -101,7 +102,7 @@ def open_handle(path: Path) -> OpenSlide:
     """Open a slide. Raises SlideError: no such file, not readable, not a slide."""
     try:
         # OpenSlide does not distinguish a file that it may not read from one that is no slide.
-        path.open("rb").close()
+        open_regular(path).close()
     except FileNotFoundError as error:
         raise SlideError(f"{path}: no such file") from error
     except IsADirectoryError as error:

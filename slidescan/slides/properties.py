@@ -1,4 +1,4 @@
-"""What a slide records about itself: resolution, levels, scanned area, fingerprint.
+"""What a slide records about itself: resolution, levels, scanned area.
 
 Frames: `_l0` is the slide's level 0; *level* pixels are those of one pyramid level. Pairs are
 (y, x).
@@ -6,7 +6,6 @@ Frames: `_l0` is the slide's level 0; *level* pixels are those of one pyramid le
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,6 @@ LARGEST_UM, LARGEST_UM2 = 3e5, 3e10
 
 STRETCHED = 1.05
 """Pixels are square on all scanners; from this ratio of y to x on the resolution is doubtful."""
-
-ENDS_BYTES = 2**20
 
 GLASS_OMITTED = frozenset({"dicom", "leica", "mirax", "philips", "ventana", "zeiss"})
 """OpenSlide's vendors whose files leave out areas that were not scanned (openslide.org/formats;
@@ -226,20 +223,6 @@ def find_gap_bounds(recorded: Properties, bounds_l0: Box, level: Level) -> Box:
     )
     # OpenSlide may mix the last row and column with what lies beyond.
     return inner.clip(Box(0, 0, height - 1, width - 1))
-
-
-def find_fingerprint(path: Path, recorded: Properties) -> str:
-    """OpenSlide's quickhash or, where it has none, SHA-256 of the size and both ends."""
-    quickhash = recorded.get("openslide.quickhash-1")
-    if quickhash:
-        return f"quickhash-1:{quickhash}"
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(ENDS_BYTES))
-        file.seek(max(0, size - ENDS_BYTES))
-        digest.update(file.read())
-    return f"sha256-ends:{digest.hexdigest()}"
 
 
 def positive(value: str | float | None) -> float | None:

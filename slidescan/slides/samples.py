@@ -7,17 +7,17 @@ channels in separate planes come out as other pixels without an error.
 from __future__ import annotations
 
 import re
-import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
 from slidescan.errors import SlideError
-
-BITS, DESCRIPTION, CHANNELS, SAMPLE_FORMAT = 258, 270, 277, 339
-"""Tags of TIFF 6.0, section 8 and 19."""
+from slidescan.slides.tiff_index import (
+    BITS,
+    CHANNELS,
+    DESCRIPTION,
+    SAMPLE_FORMAT,
+    read_directories,
+)
 
 FORMATS = {1: "unsigned integer", 2: "signed integer", 3: "floating-point", 4: "undefined"}
 """Values of SampleFormat, TIFF 6.0, section 19."""
@@ -62,29 +62,17 @@ def check_samples(path: Path, vendor: str | None) -> None:
 def read_samples(path: Path) -> Samples | None:
     """Read the tags of a TIFF's first image; None where it is no TIFF or they cannot be read."""
     try:
-        tags = _first_directory(path)
-        if tags is None or BITS not in tags:
-            return None
-        bits, kind = tags[BITS], tags.get(SAMPLE_FORMAT, (1,))
-        channels = int(tags.get(CHANNELS, 1))
-        planes = _ome_channels(str(tags.get(DESCRIPTION, ""))) if channels == 1 else 1
-        return Samples(max(bits), FORMATS.get(max(kind), "unknown"), channels, planes)
-    except (OSError, ValueError, TypeError, LookupError, SyntaxError, struct.error):
+        directories = read_directories(path)
+    except OSError:
         return None  # OpenSlide has opened the file, and reading its pixels will show what is wrong
-
-
-def _first_directory(path: Path) -> ImageFileDirectory_v2 | None:
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of damaged tags
-        header = file.read(8)
-        if header[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return None
-        if 43 in header[2:4]:  # BigTIFF
-            header += file.read(8)
-        tags = ImageFileDirectory_v2(header)
-        file.seek(tags.next)
-        tags.load(file)
-        return tags
+    if not directories or BITS not in directories[0].tags:
+        return None
+    first = directories[0]
+    bits = int(first.tags[BITS].max(initial=0))
+    channels = first.number(CHANNELS, 1)
+    planes = _ome_channels(first.text(DESCRIPTION)) if channels == 1 else 1
+    kind = FORMATS.get(first.number(SAMPLE_FORMAT, 1), "unknown")
+    return Samples(bits, kind, channels, planes)
 
 
 def _ome_channels(description: str) -> int:

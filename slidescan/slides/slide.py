@@ -18,6 +18,7 @@ from slidescan.errors import SlideError
 from slidescan.geometry import Box
 from slidescan.protocols import WHITE
 from slidescan.slides import properties
+from slidescan.slides.fingerprint import find_fingerprint
 from slidescan.slides.handle import Handle, Handles, ReadError, open_handle
 from slidescan.slides.plane import Plane
 from slidescan.slides.properties import Level, positive
@@ -43,7 +44,7 @@ class Slide:
     path: the file. mpp: um/px of level 0, (y, x). objective_power: or None where not recorded.
     extent_l0: (height, width). bounds_l0: the scanned part, the whole slide where none is recorded.
     levels: finest first. warnings: what looks wrong, for the command to show. fingerprint: of the
-    file, "quickhash-1:..." (OpenSlide's) or "sha256-ends:..." (size, first and last MiB).
+    file, see `find_fingerprint`.
     """
 
     def __init__(self, path: Path, handle: Handle, mpp: float | None = None) -> None:
@@ -61,7 +62,7 @@ class Slide:
         self.warnings = properties.find_warnings(
             recorded, self.mpp, self.objective_power, given=mpp is not None
         )
-        self.fingerprint = properties.find_fingerprint(path, recorded)
+        self.fingerprint = find_fingerprint(path, recorded)
         self._gap_bounds = [
             properties.find_gap_bounds(recorded, self.bounds_l0, level) for level in self.levels
         ]

@@ -104,6 +104,8 @@ def lock(path: Path, timeout_s: float = 0) -> FileLock:
     check_folder(path)
     held = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s, thread_local=False)
     with writing(path):
+        # filelock takes any failure to create its file for a lock that is held.
+        Path(held.lock_file).touch()
         try:
             held.acquire()
         except Timeout:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slidescan.errors import DataError
 from slidescan.tools.atomic_files import replacing
+from slidescan.tools.regular_files import text_file
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
@@ -16,7 +17,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     Raises DataError where it is not such a table or lacks one of `columns`.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with text_file(path) as file:
             reader = csv.DictReader(file)
             if not set(columns) <= set(reader.fieldnames or ()):
                 raise DataError(

@@ -111,7 +111,7 @@ class Holed(Handle):
 
 def columns(**properties: str) -> list[int]:
     """The columns of the gaps."""
-    slide = Slide(Path("fake"), Holed(**properties))
+    slide = Slide(Path(__file__), Holed(**properties))
     gaps = slide.plane(0.25).read_with_gaps(Box(0, 0, 80, 100))[1]
     return [] if gaps is None else np.flatnonzero(gaps.any(axis=0)).tolist()
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from slidescan.errors import DataError
 from slidescan.geometry import PATCH_PX
-from slidescan.patches.decoding import SHAPE, Bad, decode, told
+from slidescan.patches.decoding import MOST_BYTES, SHAPE, Bad, decode, told
 from slidescan.tools.hardware import cores
+from slidescan.tools.regular_files import read_regular
 from slidescan.tools.worker_processes import obey_parent, sigint_blocked
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
@@ -101,8 +102,7 @@ def _row(x: Any, row: int) -> NDArray[np.uint8] | Bad:
 def read_image(path: str) -> NDArray[np.uint8] | Bad:
     """Read an image: (96, 96, 3) RGB, or the reason why not."""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = read_regular(path, MOST_BYTES)
     except OSError as error:
         return Bad(f"cannot be read: {told(error)}")
     plain = _plain(content, _stem(path))

@@ -25,6 +25,7 @@ from slidescan.patches.labelled.hdf5 import list_hdf5
 from slidescan.patches.labelled.listing import Layout, Listing, stamp
 from slidescan.patches.sources import PREFIX
 from slidescan.tools.csv_tables import read_table
+from slidescan.tools.regular_files import read_lines
 
 ABOUT: dict[Layout, str] = {
     "kaggle": "PatchCamelyon, Kaggle edition",
@@ -189,8 +190,8 @@ def _read_labels(path: Path) -> dict[str, int]:
 def _read_ids(path: Path, known: Sequence[str]) -> set[str]:
     """Select the ids that the lines of `path` name among the sorted ids `known`."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     chosen: set[str] = set()
     unclear: list[str] = []

@@ -11,9 +11,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from slidescan.errors import ConfigError, describe
 from slidescan.networks.plan import AnyPlan, CellPlan, Count, LayerPlan, NasnetPlan, Settings
+from slidescan.tools.regular_files import MB, read_regular
 from slidescan_train.recipe.augment_config import LABELLED_PX, AugmentConfig
 from slidescan_train.recipe.ranges import Positive, Probability, Share
 from slidescan_train.recipe.shipped import locate
+from slidescan_train.recipe.yaml_files import load_yaml
 
 Switch = Annotated[bool, Field(strict=True)]
 
@@ -120,7 +122,7 @@ def load_config(path: Path | None, changes: Iterable[str] = ()) -> TrainConfig:
 
 def _read(path: Path) -> TrainConfig:
     try:
-        settings = yaml.safe_load(path.read_bytes())
+        settings = load_yaml(read_regular(path, MB))
         return TrainConfig.model_validate({} if settings is None else settings)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -136,7 +138,7 @@ def _changed(settings: Any, change: str) -> Any:
     if not equals or not key:
         raise ConfigError(f"--set {change!r}: needs key=value, e.g. --set learning_rate=0.01")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {change!r}: its value is not YAML") from error
     return _put(settings, key.split("."), value, "")

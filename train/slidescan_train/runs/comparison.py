@@ -16,9 +16,11 @@ from typing import Any
 import yaml
 
 from slidescan.errors import DataError
+from slidescan.tools.regular_files import MB, read_regular
 from slidescan.tools.settings_diff import flat
 from slidescan_train.loop import history
 from slidescan_train.loop.history import Epoch
+from slidescan_train.recipe.yaml_files import load_yaml
 from slidescan_train.runs.files import CONFIG
 from slidescan_train.runs.provenance import Provenance, provenance
 
@@ -105,7 +107,7 @@ def find(root: Path) -> Iterator[Path]:
 def _settings(path: Path) -> Mapping[str, Any]:
     """As they were written, unchecked, so that runs of other versions compare too."""
     try:
-        settings = yaml.safe_load(path.read_bytes())
+        settings = load_yaml(read_regular(path, MB))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:

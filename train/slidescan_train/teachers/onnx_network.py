@@ -12,6 +12,8 @@ from torch import Tensor
 from slidescan.engines.openvino.runtime import ov
 from slidescan.errors import ModelError
 from slidescan.geometry import PATCH_PX
+from slidescan.models.card import MOST_WEIGHTS
+from slidescan.tools.regular_files import read_regular
 
 SHAPE = (3, PATCH_PX, PATCH_PX)
 WANTED = f"it must take float32 RGB (N, {', '.join(map(str, SHAPE))}) with values 0..255, any N"
@@ -62,7 +64,7 @@ class OnnxNetwork:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MOST_WEIGHTS)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; correct --teacher") from error
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from slidescan.errors import ConfigError, ModelError
-from slidescan.models.card import Published
+from slidescan.models.card import MOST_WEIGHTS, Published
 from slidescan.networks.efficientnet_lite import EfficientNetLite
 from slidescan.networks.nasnet_mobile import NasnetMobile, from_published
 from slidescan.networks.network import Network
 from slidescan.networks.plan import LitePlan, Plan
+from slidescan.tools.regular_files import read_regular
 from slidescan_train.teachers.lineage import Start
 from slidescan_train.teachers.sources import IMAGENET
 
@@ -74,7 +75,7 @@ def _installed(plan: Plan) -> tuple[Path, str]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MOST_WEIGHTS)
     except FileNotFoundError as error:
         raise ModelError(
             f"{path}: no such file; --init needs a model or published weights"
