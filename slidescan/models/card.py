@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from slidescan.errors import ModelError, describe
+from slidescan.geometry import PATCH_PX
 from slidescan.models.operating import OperatingTable
 from slidescan.models.reference import Reference
 from slidescan.networks.logit_map import LogitMap
@@ -143,9 +144,9 @@ class Card(_Made):
     """The use of the model, in one word."""
     plan: AnyPlan
     """Architecture and normalisation."""
-    field_px: int
-    stride_px: int
-    mpp: Annotated[float, Field(gt=0)]
+    field_px: Annotated[int, Field(ge=1, le=PATCH_PX)]
+    stride_px: Annotated[int, Field(ge=1, le=PATCH_PX)]
+    mpp: Annotated[float, Field(ge=0.05, le=100)]
     """Micrometres per pixel of the patches it was trained on."""
     parameters: int | None = None
     """Number of learned parameters."""

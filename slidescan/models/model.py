@@ -89,8 +89,10 @@ def _network(card: Card, weights: Path, content: bytes) -> Network:
     from slidescan.networks.network import Network
 
     try:
+        state = safetensors.torch.load(content)
+        _check_size(card, weights, sum(tensor.numel() for tensor in state.values()))
         network = Network(card.plan, card.calibration)
-        network.load_state_dict(safetensors.torch.load(content))
+        network.load_state_dict(state)
     except (SafetensorError, ConfigError) as error:
         raise ModelError(f"{weights}: cannot be loaded: {error}") from error
     except RuntimeError as error:
@@ -105,6 +107,21 @@ def _network(card: Card, weights: Path, content: bytes) -> Network:
             f"{card.stride_px} px, its plan gives {field.size} and {field.stride}"
         )
     return network.eval().requires_grad_(False)
+
+
+def _check_size(card: Card, weights: Path, held: int) -> None:
+    """Refuse a plan of more parameters than the file holds, before memory is taken for them."""
+    import torch
+
+    from slidescan.networks.network import Network
+
+    with torch.device("meta"):  # shapes without values
+        parameters = sum(each.numel() for each in Network(card.plan).parameters())
+    if parameters > held:
+        raise ModelError(
+            f"{weights}: the weights do not fit the plan of their card: it has {parameters:,} "
+            f"parameters, the file holds {held:,}"
+        )
 
 
 def _content(network: Network) -> bytes:

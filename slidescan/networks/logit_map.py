@@ -13,12 +13,16 @@ Knot = tuple[float, float]
 """Log-odds l1 - l0 of the network, and the calibrated log-odds at this point."""
 
 
+MOST_KNOTS = 1000
+"""A network has an operation for each; calibrate fits far fewer."""
+
+
 class LogitMap(Settings):
     """Log-odds divided by a temperature, or interpolated between the knots of a monotone curve."""
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Guo et al. 2017. A value above 1 moves probabilities towards 0.5."""
-    isotonic: Annotated[tuple[Knot, ...], Field(min_length=2)] | None = None
+    isotonic: Annotated[tuple[Knot, ...], Field(min_length=2, max_length=MOST_KNOTS)] | None = None
     """Strictly increasing knots; the slope outside of them is 1 / temperature."""
 
     @field_validator("isotonic")

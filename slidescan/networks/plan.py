@@ -9,11 +9,17 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from slidescan.tools.spelling import suggestion
 
+MOST_LAYERS = 96
+"""Each layer of a network without padding takes a pixel of the patch or more."""
+
 MOST_KEYS, MOST_OF_A_KEY = 3, 60
 """Of unknown keys so many are told, and so many characters of each."""
 
 # Strict: pydantic would take `true` as 1.
 Count = Annotated[int, Field(ge=1, strict=True)]
+Filters = Annotated[int, Field(ge=1, le=4096, strict=True)]
+Side = Annotated[int, Field(ge=1, le=96, strict=True)]
+"""Of a kernel or a grid; a patch has 96 px."""
 Channel = Annotated[float, Field(gt=0, lt=1)]
 Colour = tuple[Channel, Channel, Channel]
 Pool = Literal["mean", "max", "log-sum-exp", "attention"]
@@ -45,9 +51,9 @@ class LayerPlan(Settings):
     lies half a pixel off the centre of the patch.
     """
 
-    kernel: Count = 4
+    kernel: Side = 4
     stride: Literal[1, 2] = 1
-    filters: Count | None = 32
+    filters: Filters | None = 32
     """null makes a maximum pool."""
 
 
@@ -55,7 +61,7 @@ class CellPlan(Settings):
     """A NASNet cell; its output has 6 (normal) or 4 (reduction) times `filters` channels."""
 
     kind: Literal["normal", "reduction"]
-    filters: Count
+    filters: Filters
     separables: Literal[1, 2] = 1
     """Convolutions of a separable branch: 2 as published, 1 for a smaller margin."""
 
@@ -65,7 +71,7 @@ class HeadPlan(Settings):
 
     pool: Pool = "mean"
     """mean and max pool features; log-sum-exp and attention pool the classifier's outputs."""
-    grid: Count = 1
+    grid: Side = 1
     """Side of the pooled grid, in cells of the last stride."""
 
 
@@ -85,8 +91,8 @@ class NasnetPlan(Plan):
 
     valid = True
     arch: Literal["nasnet-a"] = "nasnet-a"
-    stem: Annotated[tuple[LayerPlan, ...], Field(min_length=1)]
-    cells: Annotated[tuple[CellPlan, ...], Field(min_length=1)]
+    stem: Annotated[tuple[LayerPlan, ...], Field(min_length=1, max_length=MOST_LAYERS)]
+    cells: Annotated[tuple[CellPlan, ...], Field(min_length=1, max_length=MOST_LAYERS)]
     head: HeadPlan = HeadPlan()
 
 
@@ -95,7 +101,7 @@ class PlainPlan(Plan):
 
     valid = True
     arch: Literal["plain"]
-    layers: Annotated[tuple[LayerPlan, ...], Field(min_length=1)]
+    layers: Annotated[tuple[LayerPlan, ...], Field(min_length=1, max_length=MOST_LAYERS)]
     head: HeadPlan = HeadPlan()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -134,3 +135,74 @@ def test_bad_models(
 def test_an_unknown_model_names_the_shipped_ones(section: Path, tmp_path: Path) -> None:
     command = ("heatmap", section, "--out", tmp_path / "map.zarr", "--model", "resnet")
     refused(run(*command), "resnet", "default")
+
+
+# --- hostile ones: bounded before anything is allocated for them
+
+
+def many_filters(model: Path) -> None:
+    def wide(card: dict[str, Any]) -> None:
+        card["plan"]["stem"][0]["filters"] = 9 * 10**18
+
+    edit(model.with_suffix(".json"), wide)
+
+
+def large_network(model: Path) -> None:
+    def wide(card: dict[str, Any]) -> None:
+        for cell in card["plan"]["cells"]:
+            cell["filters"] = 4096
+
+    edit(model.with_suffix(".json"), wide)
+
+
+def absurd_resolution(model: Path) -> None:
+    edit(model.with_suffix(".json"), lambda card: card.update(mpp=1e300))
+
+
+def many_knots(model: Path) -> None:
+    knots = [[i, i] for i in range(100_000)]
+    told = ("nll_before", "nll_after", "ece_before", "ece_after", "ece_cross_fitted")
+    made = {"isotonic": knots, "fitted_on": "none", "patches": 1} | dict.fromkeys(told, 0)
+    edit(model.with_suffix(".json"), lambda card: card.update(calibration=made))
+
+
+def many_unknown_keys(model: Path) -> None:
+    edit(model.with_suffix(".json"), lambda card: card.update({f"k{i}": i for i in range(10_000)}))
+
+
+def deep(model: Path) -> None:
+    model.with_suffix(".json").write_text("[" * 100_000 + "]" * 100_000)
+
+
+def an_enormous_card(model: Path) -> None:
+    with model.with_suffix(".json").open("r+b") as file:
+        file.truncate(20 * 2**30)  # sparse
+
+
+def a_pipe(model: Path) -> None:
+    model.unlink()
+    os.mkfifo(model)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (many_filters, ["plan.stem.0.filters = 9000000000000000000: expected less than or equal"]),
+        (large_network, ["do not fit the plan of their card", "parameters, the file holds"]),
+        (absurd_resolution, ["mpp = 1e+300"]),
+        (many_knots, ["calibration.isotonic", "at most 1000 items"]),
+        (many_unknown_keys, ["unknown key k0", "and 9,997 more"]),
+        (deep, ["not a valid model card"]),
+        (an_enormous_card, ["21,474,836,480 bytes", "4,194,304"]),
+        (a_pipe, ["a pipe or a device"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_hostile_models(
+    spoil: Callable[[Path], None], words: list[str], model: Path, section: Path, tmp_path: Path
+) -> None:
+    spoil(model)
+    out = tmp_path / "map.zarr"
+    arguments = ("heatmap", section, "--out", out, "--model", model, "--no-cache")
+    refused(run(*arguments), *words)
+    assert not out.exists()
