@@ -30,6 +30,7 @@ def scan(
     threads: int | None = None,
     tissue_mask: bool = True,
     overwrite: bool = False,
+    damaged: Literal["stop", "skip"] = "stop",
     cache: bool = True,
     progress: OnProgress | None = None,
 ) -> Map:
@@ -53,6 +54,8 @@ def scan(
         threads: processors to use; by default all that the process may use.
         tissue_mask: scan tissue only, or glass as well.
         overwrite: replace a finished map, or one made with other settings.
+        damaged: where the slide cannot be read, raise an error ("stop") or leave the cells that see
+            the damage NaN ("skip").
         cache: keep compiled networks in the user's cache folder, for a quicker start.
         progress: is called with a `Progress` after each tile, from the calling thread.
 
@@ -72,6 +75,7 @@ def scan(
         threads=threads,
         tissue_mask=tissue_mask,
         overwrite=overwrite,
+        damaged=damaged,
         cache=cache,
     )
     session = Session(options, Calls(progress), f"slidescan.scan({str(slide)!r}, {str(out)!r})")

@@ -50,6 +50,14 @@ if TYPE_CHECKING:
     help="Scan tissue only, or glass as well.",
 )
 @click.option(
+    "--damaged",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do where the slide cannot be read. stop: end with an error that says where; "
+    "finished blocks stay. skip: leave the cells that see the damage NaN, and list it in the map.",
+)
+@click.option(
     "--overwrite", is_flag=True, help="Replace a finished map, or one made with other settings."
 )
 @click.option(

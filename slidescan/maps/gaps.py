@@ -34,8 +34,8 @@ class Gaps:
         x, y, width, height = self.boxes_l0[0]
         places = f"{len(self.boxes_l0)} places, the largest" if len(self.boxes_l0) > 1 else "one"
         return (
-            f"the file lacks pixels of the slide: {self.cells} cells ({self.share:.2%} of those "
-            f"selected) were not scanned and are NaN, in {places} at level-0 x={x}, y={y}, "
+            f"pixels of the slide are missing or damaged: {self.cells} cells ({self.share:.2%} of "
+            f"those selected) were not scanned and are NaN, in {places} at level-0 x={x}, y={y}, "
             f"{width} x {height} px; compare the file with its source"
         )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from slidescan.maps.gaps import find_gaps
 from slidescan.maps.store import Heatmap
 from slidescan.models import familiarity, model
 from slidescan.protocols import BATCH, Engine, Reporter
-from slidescan.scanning import pipeline, resumption
+from slidescan.scanning import damage_report, pipeline, resumption
 from slidescan.scanning.sampling import sample
 from slidescan.slides import tissue
 from slidescan.slides.overview import read_whole
@@ -35,6 +36,12 @@ WITH_VALUES = (
     "slidescan", "torch", "openvino", "numpy", "zarr", "openslide-python", "openslide-bin"
 )  # fmt: skip
 """Packages whose versions a map records."""
+
+
+Gaps: TypeAlias = list[tuple[Box, NDArray[np.bool_]]]
+"""Parts of a plane, and which of their pixels are missing."""
+
+Damaged: TypeAlias = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,8 @@ class Options:
     threads: int | None = None
     tissue_mask: bool = True
     overwrite: bool = False
+    damaged: Damaged = "stop"
+    """at a block that cannot be read: end the scan, or leave out the cells that see it"""
     cache: bool = True
     """keep compiled graphs in the user's cache folder"""
 
@@ -111,7 +120,8 @@ class Session:
         """
         started, ensemble, options = time.perf_counter(), self.ensemble, self.options
         check_target(out)  # before minutes of reading
-        with Slide.open(slide_path, options.mpp) as slide:
+        skip = options.damaged == "skip"
+        with Slide.open(slide_path, options.mpp, skip_damaged=skip) as slide:
             for warning in slide.warnings:
                 self.reporter.warn(f"{slide_path}: {warning}")
             plane = slide.plane(ensemble.mpp)
@@ -141,9 +151,10 @@ class Session:
                 if resumption.changed(heatmap, slide.fingerprint):
                     self._accept_file(heatmap, plane)
                 megapixels = self.fill(heatmap, plane)
-                gaps = self._find_gaps(heatmap, slide)
+                found = self._find_gaps(heatmap, slide) | self._tell_damage(slide)
                 seconds = round(time.perf_counter() - started, 3)
-                heatmap.finish({"last_run": {"seconds": seconds, "megapixels": megapixels}, **gaps})
+                last_run: JSON = {"seconds": seconds, "megapixels": megapixels}
+                heatmap.finish({"last_run": last_run, **found})
                 scanned = int(heatmap.scanned.sum())
         return Summary(*grid.shape, scanned, megapixels, seconds)
 
@@ -163,6 +174,7 @@ class Session:
             "tile_px": pipeline.TILE_PX,
             "tissue_mask": options.tissue_mask,
             **(patch if self._by_patch else {}),
+            **({"damaged": options.damaged} if options.damaged != "stop" else {}),
         }
 
     def select(self, plane: Plane, grid: Grid) -> tuple[NDArray[np.bool_], float | None]:
@@ -198,17 +210,10 @@ class Session:
         overview are missing there may be tissue.
         """
         side = math.ceil(plane.mpp * stride / (tissue.FRAGMENT_UM / 2))
-        overview = plane.slide.plane(plane.mpp * stride / side)
         box = Box(cells.y0 * side, cells.x0 * side, cells.y1 * side, cells.x1 * side)
-        gaps: list[tuple[Box, NDArray[np.bool_]]] = []
-        threads, bar = self.backend.threads, self.reporter.bar
-        try:
-            rgb = read_whole(
-                overview, box, "finding tissue", threads, bar, lambda *gap: gaps.append(gap)
-            )
-        except SlideError as error:
-            raise SlideError(f"{error}; --no-tissue-mask scans what can be read") from error
-        found = tissue.tissue_mask(rgb, um_per_px=overview.mpp)
+        overview_mpp = plane.mpp * stride / side
+        rgb, gaps = self._read_overview(plane.slide, overview_mpp, box)
+        found = tissue.tissue_mask(rgb, um_per_px=overview_mpp)
         he_like = tissue.he_like(rgb, found)
         for part, missing in gaps:
             found[part.shift(-box.y0, -box.x0).slices] |= missing
@@ -216,6 +221,27 @@ class Session:
         pixels = found.reshape(rows, side, columns, side)
         held: NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=(1, 3))
         return held, he_like
+
+    def _read_overview(self, slide: Slide, mpp: float, box: Box) -> tuple[NDArray[np.uint8], Gaps]:
+        """Read an overview and its gaps, from a finer level where the first cannot be read.
+
+        Raises SlideError where level 0 cannot be read either.
+        """
+        overview = slide.plane(mpp)
+        while True:
+            gaps: Gaps = []
+            keep = partial(_keep_gap, gaps)
+            threads, bar = self.backend.threads, self.reporter.bar
+            try:
+                return read_whole(overview, box, "finding tissue", threads, bar, keep), gaps
+            except SlideError as error:
+                if not overview.level:
+                    raise SlideError(
+                        f"{error}; --damaged skip leaves out the cells that see the damage, "
+                        "--no-tissue-mask scans without looking for tissue"
+                    ) from error
+                self.reporter.warn(f"{error}; tissue is looked for on a finer level")
+                overview = slide.plane(mpp, finer_than=overview.level)
 
     def _compare_with_training(
         self, plane: Plane, grid: Grid, mask: NDArray[np.bool_], he_like: float | None
@@ -250,6 +276,13 @@ class Session:
             f"{heatmap.path}: begun with a file that has changed since; {cells} finished cells "
             "that were compared are those of this file"
         )
+
+    def _tell_damage(self, slide: Slide) -> dict[str, JSON]:
+        """Warn of damaged blocks that were read; returns what the map records of them."""
+        found = slide.damage.all()
+        for line in damage_report.warnings(found):
+            self.reporter.warn(f"{slide.path}: {line}")
+        return damage_report.record(found)
 
     def _find_gaps(self, heatmap: Heatmap, slide: Slide) -> dict[str, JSON]:
         """Warn of cells that the slide lacks pixels of; returns what the map records of them."""
@@ -293,7 +326,8 @@ class Session:
                 left = sum(1 for _ in heatmap.missing())
                 raise SlideError(
                     f"{error}; {total - left} of {total} blocks are in {heatmap.path}; the "
-                    "same command with an undamaged copy resumes the scan"
+                    "same command with an undamaged copy resumes the scan, --damaged skip "
+                    "--overwrite leaves out the cells that see the damage"
                 ) from error
         return round(cells * cell_px / 1e6, 3)
 
@@ -310,3 +344,7 @@ class Session:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {name: version(name) for name in WITH_VALUES},
         }
+
+
+def _keep_gap(gaps: Gaps, part: Box, missing: NDArray[np.bool_]) -> None:
+    gaps.append((part, missing))

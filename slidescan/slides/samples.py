@@ -7,6 +7,7 @@ channels in separate planes come out as other pixels without an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from slidescan.slides.tiff_index import (
     CHANNELS,
     DESCRIPTION,
     SAMPLE_FORMAT,
+    Directory,
     read_directories,
 )
 
@@ -39,12 +41,12 @@ class Samples:
     """images that an OME-TIFF has a channel in each of; 1 in other files"""
 
 
-def check_samples(path: Path, vendor: str | None) -> None:
+def check_samples(path: Path, directories: Sequence[Directory]) -> None:
     """Refuse a TIFF whose samples OpenSlide does not show as they are.
 
     Raises SlideError.
     """
-    found = read_samples(path) if vendor in CHECKED else None
+    found = find_samples(directories)
     if found is None:
         return
     if (found.bits, found.kind) != (8, FORMATS[1]):
@@ -59,12 +61,16 @@ def check_samples(path: Path, vendor: str | None) -> None:
         )
 
 
-def read_samples(path: Path) -> Samples | None:
-    """Read the tags of a TIFF's first image; None where it is no TIFF or they cannot be read."""
+def plain_directories(path: Path, vendor: str | None) -> list[Directory]:
+    """Read the directories of a plain TIFF; none of other files and where they cannot be read."""
     try:
-        directories = read_directories(path)
+        return read_directories(path) if vendor in CHECKED else []
     except OSError:
-        return None  # OpenSlide has opened the file, and reading its pixels will show what is wrong
+        return []  # OpenSlide has opened the file, and reading its pixels will show what is wrong
+
+
+def find_samples(directories: Sequence[Directory]) -> Samples | None:
+    """Describe the samples of a TIFF's first image; None where its tags cannot be read."""
     if not directories or BITS not in directories[0].tags:
         return None
     first = directories[0]

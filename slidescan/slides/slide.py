@@ -18,11 +18,12 @@ from slidescan.errors import SlideError
 from slidescan.geometry import Box
 from slidescan.protocols import WHITE
 from slidescan.slides import properties
+from slidescan.slides.damage import Damage, place
 from slidescan.slides.fingerprint import find_fingerprint
 from slidescan.slides.handle import Handle, Handles, ReadError, open_handle
 from slidescan.slides.plane import Plane
 from slidescan.slides.properties import Level, positive
-from slidescan.slides.samples import check_samples
+from slidescan.slides.samples import check_samples, plain_directories
 
 COARSER = 1.1
 """A level up to this factor coarser than wanted is enlarged: an Aperio 40x slide has levels at
@@ -43,16 +44,19 @@ class Slide:
 
     path: the file. mpp: um/px of level 0, (y, x). objective_power: or None where not recorded.
     extent_l0: (height, width). bounds_l0: the scanned part, the whole slide where none is recorded.
-    levels: finest first. warnings: what looks wrong, for the command to show. fingerprint: of the
-    file, see `find_fingerprint`.
+    levels: finest first. damage: blocks that were read and are damaged. warnings: what looks wrong,
+    for the command to show. fingerprint: of the file, see `find_fingerprint`.
     """
 
-    def __init__(self, path: Path, handle: Handle, mpp: float | None = None) -> None:
+    def __init__(
+        self, path: Path, handle: Handle, mpp: float | None = None, *, skip_damaged: bool = False
+    ) -> None:
         """Describe an open slide; `Slide.open` is the usual way to make one."""
         recorded = handle.properties
         height, width = self.extent_l0 = handle.dimensions[::-1]
         self.path = path
-        check_samples(path, recorded.get("openslide.vendor"))
+        directories = plain_directories(path, recorded.get("openslide.vendor"))
+        check_samples(path, directories)
         self.mpp = properties.find_mpp(path, recorded, mpp)
         self.objective_power = positive(recorded.get("openslide.objective-power"))
         self.bounds_l0 = properties.find_bounds(recorded, Box(0, 0, height, width))
@@ -66,16 +70,21 @@ class Slide:
         self._gap_bounds = [
             properties.find_gap_bounds(recorded, self.bounds_l0, level) for level in self.levels
         ]
+        self.damage = Damage(path, directories, skip=skip_damaged)
         self._handles = Handles(path, handle)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
+    def open(
+        cls, path: str | os.PathLike[str], mpp: float | None = None, *, skip_damaged: bool = False
+    ) -> Slide:
         """Open a slide; `mpp` (um/px of level 0, both axes) overrides what it records.
+
+        With `skip_damaged` blocks that cannot be read, or whose data look damaged, are gaps.
 
         Raises SlideError: no such file, not a slide, not 8-bit RGB, no usable mpp.
         """
         path = Path(path)
-        return cls(path, open_handle(path), mpp)
+        return cls(path, open_handle(path), mpp, skip_damaged=skip_damaged)
 
     def __enter__(self) -> Slide:
         """Return the slide itself."""
@@ -89,15 +98,17 @@ class Slide:
         """Close the file once reads in other threads have ended; no more can be started."""
         self._handles.close()
 
-    def plane(self, mpp: float) -> Plane:
+    def plane(self, mpp: float, finer_than: int | None = None) -> Plane:
         """The scan plane at `mpp` um/px, read from the coarsest level that holds enough detail.
+
+        With `finer_than`, from a level of a lower index, where that one cannot be read.
 
         Raises SlideError where level 0 itself is more than 10 % coarser, or the slide is larger
         than glass can be.
         """
         if positive(mpp) is None:
             raise ValueError(f"mpp {mpp} must be above 0")
-        fine = [level for level in self.levels if max(level.mpp) <= COARSER * mpp]
+        fine = [level for level in self.levels[:finer_than] if max(level.mpp) <= COARSER * mpp]
         if not fine:
             raise SlideError(
                 f"{self.path}: the model needs {mpp:g} um/px (at most 10 % coarser), the slide's "
@@ -135,7 +146,8 @@ class Slide:
         """`read_level`, and which pixels the file does not hold; None where it holds them all.
 
         OpenSlide gives the pixels of a missing tile as transparent. Transparent pixels outside
-        `bounds_l0`, and in formats that leave out glass, are no gaps.
+        `bounds_l0`, and in formats that leave out glass, are no gaps. With `skip_damaged` the
+        pixels of damaged blocks are gaps as well.
 
         Raises SlideError where the slide cannot be read.
         """
@@ -156,8 +168,13 @@ class Slide:
             for x in range(inside.x0 // width * width, inside.x1, width):
                 block = Box(y, x, y + height, x + width).clip(Box(0, 0, *level.shape_px))
                 part = block.clip(inside)
-                rgba = self._read_block(level, block)[part.shift(-y, -x).slices]
                 here = part.shift(-box.y0, -box.x0)
+                whole = self._read_block(level, block)
+                if whole is None:
+                    gaps = np.zeros(box.shape, np.bool_) if gaps is None else gaps
+                    gaps[here.slices] = True
+                    continue
+                rgba = whole[part.shift(-y, -x).slices]
                 lowest = rgba[..., 3].min()
                 if lowest == 255:
                     out[here.slices] = rgba[..., :3]
@@ -170,18 +187,20 @@ class Slide:
                     gaps[held.shift(here.y0, here.x0).slices] = missing
         return out, gaps
 
-    def _read_block(self, level: Level, block: Box) -> NDArray[np.uint8]:
-        """RGBA of one block of a level, (h, w, 4) uint8."""
+    def _read_block(self, level: Level, block: Box) -> NDArray[np.uint8] | None:
+        """RGBA of one block of a level, (h, w, 4) uint8; None where it is damaged and skipped."""
         y_l0, x_l0 = round(block.y0 * level.reported), round(block.x0 * level.reported)
         try:
-            return self._handles.read(level.index, y_l0, x_l0, block.shape)
+            rgba = self._handles.read(level.index, y_l0, x_l0, block.shape)
         except ReadError as error:
-            height, width = block.shape
-            size = f"{width * level.downsample[1]:.0f} x {height * level.downsample[0]:.0f}"
+            if self.damage.skip:
+                self.damage.note(level, block, str(error), skipped=True)
+                return None
             raise SlideError(
-                f"{self.path}: cannot read level {level.index} at level-0 x={x_l0}, y={y_l0}, "
-                f"{size} px: {error}; the file may be damaged, compare it with its source"
+                f"{self.path}: cannot read level {level.index} at {place(level, block)}: {error}; "
+                "the file may be damaged, compare it with its source"
             ) from error
+        return None if self.damage.found(level, block, rgba) else rgba
 
 
 def _snap(ratio: float) -> float:
