@@ -33,6 +33,9 @@ _NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _GEOMETRIES = (*_NO_AREA, "Polygon", "MultiPolygon", "GeometryCollection")
 # Classes that every QuPath has.
 _QUPATH_NAMES = {TUMOUR: "Tumor", EXCLUDED: "Ignore*"}
+# QuPath from 0.4 on refuses a class without a colour; one that it knows keeps its own.
+_COLOURS = {TUMOUR: [200, 0, 0], EXCLUDED: [180, 180, 180]}
+_OTHER_COLOUR = [128, 128, 128]
 _TYPES = ("FeatureCollection", "Feature", *_GEOMETRIES)
 
 
@@ -182,7 +185,10 @@ def document(regions: Iterable[tuple[str, str, dict[str, Any]]]) -> dict[str, An
             "properties": {
                 "objectType": "annotation",
                 "name": name,
-                "classification": {"name": _QUPATH_NAMES.get(label, label)},
+                "classification": {
+                    "name": _QUPATH_NAMES.get(label, label),
+                    "color": _COLOURS.get(label, _OTHER_COLOUR),
+                },
             },
         }
         for name, label, geometry in regions

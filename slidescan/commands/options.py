@@ -251,3 +251,4 @@ def _extra(purpose: str, name: str) -> Iterator[None]:
 training_libraries = partial(_extra, "training", "train")
 evaluation_libraries = partial(_extra, "evaluation", "evaluate")
 viewer_libraries = partial(_extra, "the viewer", "view")
+parquet_libraries = partial(_extra, "Parquet", "parquet")

@@ -337,8 +337,10 @@ class Session:
 
     def _provenance(self, plane: Plane) -> dict[str, JSON]:
         """What is not compared when a map is resumed: slide, command, time and versions."""
+        bounds = plane.slide.bounds_l0
         return {
             "slide": plane.slide.path.name,
+            "bounds_l0": [bounds.x0, bounds.y0, *bounds.shape[::-1]],
             "level": plane.level,
             "command": self.command,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),

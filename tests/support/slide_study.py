@@ -60,7 +60,8 @@ def write_map(path: Path, values: Values, **changes: Any) -> Path:
             "model": changes.get("model", model),
             **changes.get("settings", {}),
         },
-        provenance={"slide": changes.get("name", f"{path.stem}.tif")},
+        provenance={"slide": changes.get("name", f"{path.stem}.tif")}
+        | changes.get("provenance", {}),
     ) as made:
         for block in list(made.missing())[: changes.get("blocks")]:
             made.write(block, values[block.slices])
