@@ -63,6 +63,8 @@ def make_app(state: State, host: str = "127.0.0.1", token: str | None = None) ->
         Route(f"{map_}/events", maps.events),
         Route(f"{map_}/histogram", slow(maps.histogram)),
         Route(f"{map_}/patch", slow(maps.patch)),
+        Route(f"{map_}/regions", slow(maps.regions)),
+        Route(f"{map_}/tissue", slow(maps.tissue)),
     ]
     if STATIC.is_dir():
         routes.append(Mount("/static", StaticFiles(directory=STATIC)))

@@ -1,11 +1,11 @@
-"""Answers about maps: description, tiles, histogram, one cell, its patch, tissue, progress."""
+"""Answers about maps: description, tiles, histogram, cells, patches, regions, tissue, progress."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from slidescan.errors import MapError
+from slidescan.viewer.cache import Cache
 from slidescan.viewer.catalogue import MapEntry, SlideEntry
 from slidescan.viewer.descriptions import describe_map
 from slidescan.viewer.state import State
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 NOW = {"cache-control": "no-store"}
 """Of what changes while a map is written."""
+
+THRESHOLDS = 16
+"""Thresholds whose regions are kept."""
 
 TELL_S = 5.0
 """Progress is told this often, without a new block as well: the time left changes, and proxies
@@ -34,6 +38,7 @@ class MapAnswers:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._regions = Cache[dict[str, Any]](THRESHOLDS)
 
     def map(self, request: Request) -> Response:
         """Grid, levels, model and state."""
@@ -95,6 +100,36 @@ class MapAnswers:
             "box": box_l0(watched.heatmap, row, column),
         }
         return JSONResponse(found, headers=NOW)
+
+    def regions(self, request: Request) -> Response:
+        """The regions from a threshold on: a probability, or the name of an operating point."""
+        from slidescan.viewer.areas import regions_of
+
+        _, entry = self._entry(request)
+        watched = self.state.watched(entry)
+        threshold = self._threshold(request, entry)
+        key = entry.id, watched.version, threshold
+        found = self._regions.get(key, lambda: regions_of(watched.heatmap, threshold))
+        return JSONResponse(found, headers=NOW)
+
+    def _threshold(self, request: Request, entry: MapEntry) -> float:
+        given = request.query_params.get("threshold", "0.5")
+        named = describe_map(entry, self.state.models)["thresholds"]
+        try:
+            value: float = named[given] if given in named else float(given)
+        except ValueError:
+            known = f"or one of {', '.join(named)}" if named else "the model has no named ones"
+            raise HTTPException(400, f"threshold {given[:40]}: not a number; {known}") from None
+        if not 0 < value <= 1:
+            raise HTTPException(400, f"threshold {given[:40]}: expected a probability above 0")
+        return value
+
+    def tissue(self, request: Request) -> Response:
+        """The outlines of what was selected for scanning."""
+        from slidescan.viewer.areas import tissue_of
+
+        outlines = tissue_of(self.state.watched(self._entry(request)[1]).heatmap)
+        return JSONResponse({"outlines": outlines}, headers=NOW)
 
     async def events(self, request: Request) -> Response:
         """Progress as server-sent events, until the map is complete."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -83,8 +82,11 @@ class SlideAnswers:
         path = entry.annotation(request.path_params["annotation"])
         if path is None:
             raise HTTPException(404, "no such annotations were named")
+        from slidescan.viewer.areas import annotations_of
+
         height, width = self.state.opened(entry).slide.extent_l0
-        return JSONResponse(outlines(path, (width, height)), headers={"cache-control": "no-store"})
+        found = annotations_of(path, (width, height))
+        return JSONResponse(found, headers={"cache-control": "no-store"})
 
     def _entry(self, request: Request) -> SlideEntry:
         entry = self.state.catalogue.slide(request.path_params["slide"])
@@ -93,21 +95,3 @@ class SlideAnswers:
         if entry.error:
             raise HTTPException(404, entry.error)
         return entry
-
-
-def outlines(path: Path, size_l0: tuple[int, int]) -> dict[str, Any]:
-    """The regions of a file as rings of level-0 px. Raises AnnotationError."""
-    import shapely
-
-    from slidescan.annotations.reading import load_annotations
-    from slidescan.viewer.rings import rings
-
-    found = load_annotations(path, size_l0)
-    return {
-        "name": path.name,
-        "outlines": [
-            {"class": region.label, "name": region.name, "colour": None, "rings": rings(part)}
-            for region in found.regions
-            for part in shapely.get_parts(region.polygon)
-        ],
-    }

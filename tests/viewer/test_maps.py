@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from starlette.testclient import TestClient
 from viewing import ask, begin, cells, finish, map_of, whole
 from waiting import wait_until
 
 from slidescan.api.maps import open_map
+from slidescan.maps.regions import Rule, find_regions
 
 
 def test_the_description_places_the_map(viewer: TestClient, scanned: Path) -> None:
@@ -100,3 +102,64 @@ def test_positions_that_are_no_cell_are_refused(
         answer = viewer.get(f"{map_of(viewer)}/{what}?{query}")
         assert answer.status_code == status
         assert set(answer.json()) == {"error"}
+
+
+def test_regions_are_those_of_the_map(viewer: TestClient, scanned: Path) -> None:
+    heatmap = open_map(scanned)
+    at = float(np.nanquantile(heatmap.values, 0.9))
+    found = viewer.get(f"{map_of(viewer)}/regions", params={"threshold": at}).json()
+    expected = find_regions(heatmap.heatmap, Rule(at))
+    assert found["found"] == len(found["regions"]) == len(expected) > 1
+    for shown, region in zip(found["regions"], expected, strict=True):
+        assert shown["number"] == region.number
+        assert shown["area_mm2"] == pytest.approx(region.area_um2 / 1e6)
+        assert shown["box"] == pytest.approx(region.box_l0)
+        drawn = shapely.Polygon(shown["outline"][0], shown["outline"][1:])
+        assert drawn.symmetric_difference(region.outline).area < 0.01 * region.outline.area
+
+
+@pytest.mark.parametrize("threshold", ["0", "-1", "2", "nan", "sens95", "inf"])
+def test_thresholds_that_are_none_are_refused(viewer: TestClient, threshold: str) -> None:
+    answer = viewer.get(f"{map_of(viewer)}/regions", params={"threshold": threshold})
+    assert answer.status_code == 400
+    assert threshold in answer.json()["error"]
+
+
+@pytest.mark.parametrize("most", [1024, 40])
+def test_tissue_is_outlined_around_its_cells(
+    viewer: TestClient, scanned: Path, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slidescan.viewer.areas.TISSUE_CELLS", most)
+    heatmap = open_map(scanned)
+    outlines = viewer.get(f"{map_of(viewer)}/tissue").json()["outlines"]
+    drawn = shapely.union_all([shapely.Polygon(shell, holes) for shell, *holes in outlines])
+    area = heatmap.tissue.sum() * np.prod(heatmap.cell_l0)
+    assert drawn.area == pytest.approx(area, rel=0.03 if most == 1024 else 0.1)
+    y, x = np.array(np.nonzero(heatmap.tissue))[:, ::97]
+    points = shapely.points(heatmap.x_l0[x], heatmap.y_l0[y])
+    assert drawn.contains(points).all()
+
+
+def test_the_patch_classifier_says_what_the_map_says(
+    section: Path, scanned: Path, tiny_model: Path
+) -> None:
+    heatmap = open_map(scanned)
+    row, column = np.argwhere(np.isfinite(heatmap.values))[1234].tolist()
+    at = {"x": heatmap.x_l0[column], "y": heatmap.y_l0[row]}
+    with ask(section, scanned, models=(str(tiny_model),)) as client:
+        found = client.get(f"{map_of(client)}/patch", params=at).json()
+        assert (found["row"], found["column"]) == (row, column)
+        assert found["map_p"] == heatmap.values[row, column]
+        assert found["difference"] <= 1e-5
+        x, y, width, height = found["box"]
+        assert (x + width / 2, y + height / 2) == pytest.approx((at["x"], at["y"]))
+        assert (width, height) == pytest.approx((96, 96))
+        row, column = np.argwhere(np.isnan(heatmap.values))[0].tolist()
+        at = {"x": heatmap.x_l0[column], "y": heatmap.y_l0[row]}
+        answer = client.get(f"{map_of(client)}/patch", params=at)
+        assert answer.status_code == 409
+        assert "not scanned" in answer.json()["error"]
+    with ask(section, scanned, models=("fast",)) as client:
+        answer = client.get(f"{map_of(client)}/patch", params={"x": 300, "y": 350})
+        assert answer.status_code == 503
+        assert "--model" in answer.json()["error"]
