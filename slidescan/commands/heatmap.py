@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from slidescan.commands.beside import viewer_of
 from slidescan.commands.checks import check_map_name, check_models, check_slide
 from slidescan.commands.options import (
     PATH,
@@ -61,13 +63,19 @@ if TYPE_CHECKING:
     "--overwrite", is_flag=True, help="Replace a finished map, or one made with other settings."
 )
 @click.option(
+    "--view",
+    is_flag=True,
+    help="Show the slides and their maps in the browser while they are scanned, and afterwards "
+    "until Ctrl-C; see slidescan view.",
+)
+@click.option(
     "--out",
     type=PATH,
     required=True,
     help="The map of one slide, NAME.zarr. Any other name is a folder, which gets a map for each "
     "slide and manifest.csv.",
 )
-def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
+def command(slides: tuple[Path, ...], out: Path, view: bool, **options: Any) -> None:
     """Scan slides and write their tumour probabilities to zarr maps (OME-NGFF 0.5).
 
     The slide is resampled to the model's resolution, the scan plane. A cell is one value of the
@@ -106,11 +114,18 @@ def command(slides: tuple[Path, ...], out: Path, **options: Any) -> None:
         return summary
 
     try:
-        if single:
-            scan_slide(slides[0], out)
-        else:
-            scan_all(maps, out, scan_slide, print_error)
+        with viewer_of(slides, out, _viewing(options)) if view else nullcontext():
+            if single:
+                scan_slide(slides[0], out)
+            else:
+                scan_all(maps, out, scan_slide, print_error)
     except KeyboardInterrupt as error:
         raise SlidescanError(
             "interrupted; finished blocks are kept, and the same command resumes the scan"
         ) from error
+
+
+def _viewing(options: dict[str, Any]) -> list[str]:
+    """The options of a scan that the viewer needs as well."""
+    mpp = ["--mpp", str(options["mpp"])] if options["mpp"] else []
+    return [*mpp, *(word for source in options["models"] for word in ("--model", source))]

@@ -79,7 +79,8 @@ def command(
         if not is_map(path) and not path.is_dir():
             check_slide(path)
     check_exist(*annotations)
-    check_models(models)
+    if models:
+        check_models(models)
 
     with viewer_libraries():
         from slidescan.viewer.app import NOT_BUILT, STATIC, make_app
@@ -94,7 +95,7 @@ def command(
         warn(NOT_BUILT)
     show(host, listening.getsockname()[1], chosen, not no_browser, click.echo)
     try:
-        serve(make_app(state, host, chosen), listening)
+        serve(make_app(state, host, chosen), listening, state)
     except KeyboardInterrupt:
         click.echo("stopped")
 

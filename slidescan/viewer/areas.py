@@ -1,4 +1,4 @@
-"""Regions, tissue and annotations as JSON: rings of (x, y) in level-0 px, the shell before holes."""
+"""Regions, tissue and annotations as JSON: rings of (x, y) in level-0 px, shells before holes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from slidescan.errors import MapError, SlideError, SlidescanError
 from slidescan.maps.finished import SlideSettings, read_checked_record
-from slidescan.maps.record import Record, find_record
+from slidescan.maps.record import Record
 from slidescan.scanning.cohort import MANIFEST, read_manifest
 from slidescan.slides.fingerprint import same_slide
 
@@ -258,7 +258,7 @@ def sort_paths(paths: Sequence[Path], annotations: Sequence[Path], mpp: float | 
         SlideError: maps alone, whose slide is not beside them.
         MapError: a map that cannot be read.
     """
-    maps = tuple(path for path in paths if find_record(path) is not None)
+    maps = tuple(path for path in paths if (path / "zarr.json").is_file())
     folders = tuple(path for path in paths if path.is_dir() and path not in maps)
     slides = tuple(path for path in paths if path not in (*maps, *folders))
     named = Named(slides, maps, folders, tuple(annotations), mpp)

@@ -136,7 +136,9 @@ class MapAnswers:
         _, entry = self._entry(request)
         watched = await anyio.to_thread.run_sync(self.state.watched, entry)
         headers = NOW | {"x-accel-buffering": "no"}
-        return StreamingResponse(_stream(watched), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(
+            _stream(watched, self.state), media_type="text/event-stream", headers=headers
+        )
 
     def _entry(self, request: Request) -> tuple[SlideEntry, MapEntry]:
         found = self.state.catalogue.map(request.path_params["map"])
@@ -159,12 +161,12 @@ class MapAnswers:
         return int(row), int(column)
 
 
-async def _stream(watched: Watched) -> AsyncIterator[str]:
+async def _stream(watched: Watched, state: State) -> AsyncIterator[str]:
     """An event at once, and one for each poll that finds something new."""
     from slidescan.viewer.watched import POLL_S
 
     since, silent_s = 0, 0.0
-    while True:
+    while not state.closing:
         # A map that is being replaced cannot be read for a moment.
         with suppress(MapError):
             now = await anyio.to_thread.run_sync(watched.progress, since)

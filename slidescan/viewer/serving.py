@@ -17,12 +17,13 @@ from starlette.types import ASGIApp
 
 from slidescan.errors import ConfigError
 from slidescan.viewer.guard import LOOPBACK
+from slidescan.viewer.state import State
 
 PORTS = 100
 """As many ports are tried as are taken, one after the other."""
 
-GRACE_S = 1
-"""Answers in progress at the end have this long; open pages keep one for the progress of a map."""
+GRACE_S = 5
+"""Answers in progress at the end have this long."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -89,8 +90,21 @@ def has_display() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
-def serve(app: ASGIApp, listening: socket.socket) -> None:
-    """Answer until Ctrl-C or SIGTERM."""
+class _Server(uvicorn.Server):
+    """Tells the application before it waits for answers in progress: some would never end."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self._state = state
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._state.closing = True
+        await super().shutdown(sockets)
+
+
+def serve(app: ASGIApp, listening: socket.socket, state: State) -> None:
+    """Answer until Ctrl-C or SIGTERM; meanwhile prepare what will be asked for first."""
+    threading.Thread(target=state.warm, daemon=True).start()
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -101,4 +115,4 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    _Server(config, state).run(sockets=[listening])

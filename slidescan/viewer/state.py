@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from slidescan.errors import MapError, SlideError
+from slidescan.errors import MapError, SlideError, SlidescanError
 from slidescan.viewer.cache import Cache
 from slidescan.viewer.catalogue import Catalogue, MapEntry, SlideEntry, check_slide_of
+from slidescan.viewer.descriptions import describe_map
 from slidescan.viewer.opened import PICTURES_BYTES, Opened
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class State:
     def __init__(self, catalogue: Catalogue, models: tuple[str, ...] = ()) -> None:
         self.catalogue = catalogue
         self.models = models
+        self.closing = False
+        """The server ends: answers that tell of progress do, too."""
         self._pictures = Cache[bytes](PICTURES_BYTES, len)
         self._slides = Cache[Opened](SLIDES)
         self._maps = Cache["Watched"](MAPS)
@@ -59,8 +62,23 @@ class State:
             raise SlideError(f"{last}: holds neither slides nor maps; name another folder")
         if self.catalogue.named.single:
             for entry in entries:
+                fingerprint = self.opened(entry).slide.fingerprint
                 for each in entry.maps:
-                    check_slide_of(each, entry.path, self.opened(entry).slide.fingerprint)
+                    check_slide_of(each, entry.path, fingerprint)
+
+    def warm(self) -> None:
+        """Make what the page asks for first, while the browser starts: the one slide and its maps.
+
+        What cannot be read says so when it is asked for.
+        """
+        if not self.catalogue.named.single:
+            return
+        with suppress(SlidescanError):
+            for entry in self.catalogue.slides():
+                self.opened(entry).tile(0, 0, 0)
+                for each in self.fitting(entry)[0]:
+                    describe_map(each, self.models)
+                    self.watched(each)
 
     def opened(self, entry: SlideEntry) -> Opened:
         """The open slide. Raises SlideError."""

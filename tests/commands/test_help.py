@@ -96,7 +96,7 @@ def test_example(
     folder.copy(arguments[len(words.split()) :], tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(selftest, "SECONDS", 0.1)
-    monkeypatch.setattr(serving, "serve", lambda app, listening: listening.close())
+    monkeypatch.setattr(serving, "serve", lambda app, listening, state: listening.close())
     monkeypatch.setattr(serving, "has_display", lambda: False)
     if "--out" in arguments and "--resume" not in arguments:
         remove(Path(arguments[arguments.index("--out") + 1]))

@@ -1,0 +1,59 @@
+"""`slidescan view` in a process of its own, beside a scan."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from slidescan.commands.checks import is_map
+from slidescan.commands.options import viewer_libraries
+
+LOOK_S = 0.2
+"""How often it is looked whether there is a map to show."""
+
+
+@contextmanager
+def viewer_of(slides: Sequence[Path], out: Path, options: Sequence[str]) -> Iterator[None]:
+    """Show slides and their maps while the body scans, and afterwards until Ctrl-C.
+
+    The viewer starts when the first map is there. It ends at once where the body fails.
+
+    Raises ConfigError where its libraries are missing.
+    """
+    with viewer_libraries():
+        import slidescan.viewer.serving  # noqa: F401
+    command = [sys.executable, "-m", "slidescan", "view", *map(str, (*slides, out)), *options]
+    ended, started = threading.Event(), list[subprocess.Popen[bytes]]()
+
+    def start() -> None:
+        while not (is_map(out) or any(out.glob("*.zarr"))):
+            if ended.wait(LOOK_S):
+                return
+        started.append(subprocess.Popen(command))
+
+    waiting = threading.Thread(target=start, daemon=True)
+    waiting.start()
+    try:
+        yield
+    except BaseException:
+        ended.set()
+        waiting.join()
+        for viewer in started:
+            viewer.terminate()
+            viewer.wait()
+        raise
+    waiting.join()
+    try:
+        click.echo("The scan has finished; Ctrl-C ends the viewer.")
+        for viewer in started:
+            viewer.wait()
+    except KeyboardInterrupt:
+        for viewer in started:  # a terminal's Ctrl-C has reached it as well
+            viewer.terminate()
+            viewer.wait()
