@@ -29,7 +29,8 @@ def viewer_of(slides: Sequence[Path], out: Path, options: Sequence[str]) -> Iter
     with viewer_libraries():
         import slidescan.viewer.serving  # noqa: F401
     command = [sys.executable, "-m", "slidescan", "view", *map(str, (*slides, out)), *options]
-    ended, started = threading.Event(), list[subprocess.Popen[bytes]]()
+    ended = threading.Event()
+    started: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
         while not (is_map(out) or any(out.glob("*.zarr"))):

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -185,11 +185,16 @@ def test_a_scan_that_fails_ends_its_viewer(
     tmp_path: Path, section: Path, viewers: list[Viewer]
 ) -> None:
     made, _ = begin(tmp_path / "map.zarr", section)
-    with pytest.raises(ZeroDivisionError), beside.viewer_of([section], made.path, []):
-        assert wait_until(lambda: viewers)
-        raise ZeroDivisionError
-    assert viewers[0].ends == ["terminated", "waited"]
     made.close()
-    with pytest.raises(ZeroDivisionError), beside.viewer_of([section], tmp_path / "none", []):
-        raise ZeroDivisionError
+
+    def fail(out: Path, when: Callable[[], object]) -> None:
+        with beside.viewer_of([section], out, []):
+            assert wait_until(when)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail(made.path, lambda: viewers)
+    assert viewers[0].ends == ["terminated", "waited"]
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path / "none.zarr", lambda: True)
     assert len(viewers) == 1
