@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ leave triangles of a few pixels, each of which would count as a lesion."""
 
 MOST_BYTES = 512 * MB
 """A JSON document takes about ten times as much memory as its file."""
+
+MOST_CROSSINGS = 20_000
+"""Of an outline with itself. A repair of so many takes about a second."""
+
+AT_ONCE = 256
+"""Segments whose crossings are looked for at once."""
 
 EXPECTED = "annotations of ASAP (.xml), NCRF (.json) or QuPath (.geojson)"
 
@@ -113,7 +119,10 @@ def load_annotations(
     problems, not_used = content.problems, content.skipped
     regions = []
     for outline in content.outlines:
-        region = _region(outline, problems)
+        try:
+            region = _region(outline, problems)
+        except AnnotationError as error:
+            raise AnnotationError(f"{path}: {error}") from error
         if region is None:
             not_used[NO_AREA] += 1
         else:
@@ -197,12 +206,33 @@ def _repaired(name: str, rings: tuple[Ring, ...], problems: list[str]) -> shapel
     polygon = shapely.Polygon(kept[0], kept[1:])
     if polygon.is_valid:
         return polygon
+    if _crossings(rings) > MOST_CROSSINGS:
+        raise AnnotationError(
+            f"{name}: crosses itself more than {MOST_CROSSINGS:,} times, as no outline does; "
+            "draw it again"
+        )
     # Where a drawn line overlaps itself, "structure" fills and "linework" would leave a hole.
     valid = shapely.make_valid(polygon, method="structure", keep_collapsed=False)
     parts = _polygons(valid, SLIVER * valid.area)
     became = f"repaired, {_count(len(parts), 'polygon')}" if parts else "without an area, dropped"
     problems.append(f"{name}: {_reason(polygon)}: {became}")
     return shapely.MultiPolygon(parts)
+
+
+def _crossings(rings: Sequence[Ring]) -> int:
+    """Count the crossings of segments, until they are more than `MOST_CROSSINGS`.
+
+    A repair makes a vertex of each crossing, and 10,000 random vertices have tens of millions.
+    """
+    pairs = [np.stack([ring, np.roll(ring, -1, axis=0)], axis=1) for ring in rings if len(ring) > 1]
+    segments = shapely.linestrings(np.concatenate(pairs))
+    tree, found = shapely.STRtree(segments), 0
+    for first in range(0, len(segments), AT_ONCE):
+        # Each crossing is found from both of its segments.
+        found += tree.query(segments[first : first + AT_ONCE], predicate="crosses").shape[1]
+        if found > 2 * MOST_CROSSINGS:
+            break
+    return found // 2
 
 
 def _reason(polygon: shapely.Polygon) -> str:

@@ -75,7 +75,7 @@ class Heatmap:
             MapError: the path is taken.
             WriteError: it cannot be written, or another process writes there.
         """
-        with locked(path := Path(path).resolve()) as held:
+        with locked(path := _resolved(path)) as held:
             create(path, blank, overwrite)
             return cls(path, held)
 
@@ -87,7 +87,7 @@ class Heatmap:
             MapError: there is no readable slidescan map.
             WriteError: another process writes it.
         """
-        path = Path(path).resolve()
+        path = _resolved(path)
         if not writable:
             return cls(path)
         with locked(path) as held:
@@ -108,7 +108,7 @@ class Heatmap:
             MapError: the path is taken, or the map there was made with other settings.
             WriteError: as for `create`.
         """
-        with locked(path := Path(path).resolve()) as held:
+        with locked(path := _resolved(path)) as held:
             if find_record(path) is None:
                 create(path, blank, overwrite)
                 return cls(path, held)
@@ -322,3 +322,11 @@ class Heatmap:
     def _mark(self, *, complete: bool) -> None:
         self._arrays.update_record({"complete": complete, "provenance": self.provenance})
         self.complete = complete
+
+
+def _resolved(path: str | Path) -> Path:
+    """Follow links, so that the map beside which its successor is written has one name."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError
+        raise MapError(f"{path}: its symbolic links form a loop; correct the path") from error

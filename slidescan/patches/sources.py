@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.errors import ConfigError, DataError
+from slidescan.errors import DataError
 from slidescan.geometry import PATCH_PX
 from slidescan.patches.decoding import IMAGES, SHAPE, Bad, Patch, read_patch, told
+from slidescan.patches.hdf5_files import open_dataset
 from slidescan.tools.regular_files import read_lines
 
 PREFIX, SUFFIX = "camelyonpatch_level_2_split_", "_x.h5"
@@ -136,12 +137,8 @@ class HDF5:
     def __init__(self, path: Path, rows: Sequence[int] | None = None) -> None:
         """Raises `DataError` where the file is not as described."""
         self.path = path
-        with _open(path) as file:
-            x = file.get("x")
-            if x is None:
-                raise DataError(f"{path}: has no dataset x; it has {', '.join(file) or 'nothing'}")
-            shape: tuple[int, ...] = getattr(x, "shape", ())
-            kind = getattr(x, "dtype", "nothing")
+        with open_dataset(path, "x") as x:
+            shape, kind = x.shape, x.dtype
             if shape[1:] != SHAPE or kind != np.uint8:
                 raise DataError(f"{path}: x is {kind} {shape}, expected uint8 (N, 96, 96, 3)")
             if not shape[0]:
@@ -169,18 +166,19 @@ class HDF5:
 class _HDF5Reader:
     def __init__(self, path: Path, rows: Sequence[int], cache: int) -> None:
         # Enough slots that chunks rarely collide in HDF5's hash table.
-        self._file = _open(path, rdcc_nbytes=cache, rdcc_nslots=100_003)
+        self._opening = open_dataset(path, "x", rdcc_nbytes=cache, rdcc_nslots=100_003)
         self._rows = rows
 
     def __enter__(self) -> PatchReader:
+        self._x = self._opening.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._opening.__exit__(None, None, None)
 
     def __call__(self, rows: range) -> list[Patch | Bad]:
         where = [self._rows[row] for row in rows]
-        x = self._file["x"]
+        x = self._x
         try:
             # Consecutive rows in one read: h5py is slow at single rows.
             if where[-1] - where[0] == len(where) - 1:
@@ -195,19 +193,6 @@ def _row(x: Any, row: int) -> Patch | Bad:
         return np.asarray(x[row])
     except OSError as error:
         return Bad(f"cannot be read: {told(error)}")
-
-
-def _open(path: Path, **options: int) -> Any:
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{path}: HDF5 needs h5py, which is not installed; pip install h5py"
-        ) from error
-    try:
-        return h5py.File(path, "r", **options)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {told(error)}") from error
 
 
 # --- find the source that a path names --------------------------------------------------------

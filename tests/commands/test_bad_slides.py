@@ -213,3 +213,33 @@ def test_a_full_disk(section: Path, scanned: Path, tiny_model: Path, tmp_path: P
     nothing_whole(out)
     ran(*command)
     assert read(out).tobytes() == read(scanned).tobytes()
+
+
+def test_pipes_devices_and_loops_in_place_of_a_slide_or_a_map(
+    section: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.svs")
+    (tmp_path / "zero.svs").symlink_to("/dev/zero")
+    (tmp_path / "loop.svs").symlink_to(tmp_path / "loop.svs")
+    tail = ("--model", tiny_model, *TORCH)
+    for name, words in (
+        ("pipe.svs", "a pipe or a device"),
+        ("zero.svs", "a pipe or a device"),
+        ("loop.svs", "symbolic links"),
+    ):
+        out = tmp_path / "map.zarr"
+        refused(run("heatmap", tmp_path / name, "--out", out, *tail), name, words)
+    loop = tmp_path / "loop.zarr"
+    loop.symlink_to(loop)
+    result = run("heatmap", section, "--out", loop, *tail)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_list_of_patches_that_is_no_text(tiny_model: Path, tmp_path: Path) -> None:
+    paths, out = tmp_path / "list.txt", tmp_path / "table.csv"
+    paths.write_bytes(b"a.png\0b.png\n")
+    refused(run("predict", "--list", paths, "--out", out), paths, "not a text file of paths")
+    paths.unlink()
+    os.mkfifo(paths)
+    refused(run("predict", "--list", paths, "--out", out), paths, "a pipe or a device")

@@ -452,7 +452,7 @@ def test_original_files_that_are_none_are_refused(original: Path) -> None:
     put("valid_y", "y", np.zeros(3))
     refused(original, f"valid_y.h5: 3 labels for the {len(VALIDATION)} patches")
     put("valid_y", "labels", np.zeros(3))
-    refused(original, "valid_y.h5: holds labels, no dataset y")
+    refused(original, "valid_y.h5: has no dataset y; it has labels")
     put("train_x", "x", np.zeros((4, 32, 32, 3), np.uint8))
     refused(original, "train_x.h5: x is uint8 (4, 32, 32, 3), wanted is uint8 (N, 96, 96, 3)")
     h5(original, "train_x").write_text("<html>")

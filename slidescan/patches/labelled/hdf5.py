@@ -6,23 +6,19 @@ with _y the dataset y, (N, 1, 1, 1) of 0 and 1. The test files are never read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import DataError
 from slidescan.patches.decoding import SHAPE
+from slidescan.patches.hdf5_files import open_dataset
 from slidescan.patches.labelled.listing import Listing, stamp
 from slidescan.patches.sources import PREFIX
-
-if TYPE_CHECKING:
-    import h5py
 
 LEAST, MOST = 256, 16_384
 """Patches of a file read at once, though more be compressed together: 450 MB."""
@@ -79,28 +75,17 @@ def _joined(parts: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 
 def _read_side(name: str, x_path: Path, y_path: Path) -> _Side:
-    with _dataset(x_path, "x") as x:
+    with open_dataset(x_path, "x") as x:
         if x.shape[1:] != SHAPE or x.dtype != np.uint8:
             raise DataError(f"{x_path}: x is {x.dtype} {x.shape}, wanted is uint8 (N, 96, 96, 3)")
         count, chunk = x.shape[0], x.chunks[0] if x.chunks else 1
-    with _dataset(y_path, "y") as y:
+    with open_dataset(y_path, "y") as y:
+        if y.size != count:
+            raise DataError(f"{y_path}: {y.size} labels for the {count} patches of {x_path.name}")
+        if y.dtype.kind not in "biuf":
+            raise DataError(f"{y_path}: y is {y.dtype}, wanted are the numbers 0 and 1")
         labels = np.asarray(y).reshape(-1)
-    if len(labels) != count:
-        raise DataError(f"{y_path}: {len(labels)} labels for the {count} patches of {x_path.name}")
     others = set(np.unique(labels).tolist()) - {0, 1}
     if others:
         raise DataError(f"{y_path}: label {min(others)} is not 0 or 1")
     return _Side(name, x_path, labels.astype(np.int64), chunk * -(-LEAST // chunk))
-
-
-@contextmanager
-def _dataset(path: Path, name: str) -> Iterator[h5py.Dataset]:
-    import h5py  # a tenth of a second that other layouts need not spend
-
-    try:
-        with h5py.File(path) as file:
-            if not isinstance(file.get(name), h5py.Dataset):
-                raise DataError(f"{path}: holds {', '.join(file) or 'nothing'}, no dataset {name}")
-            yield file[name]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
