@@ -20,7 +20,7 @@ from slidescan.errors import SlidescanError
 COMMANDS = {
     name: f"{package}.commands.{name.replace('-', '_')}"
     for package, names in (
-        ("slidescan", ("heatmap", "verify", "view", "report", "regions", "export")),
+        ("slidescan", ("heatmap", "status", "verify", "view", "report", "regions", "export")),
         ("slidescan", ("predict", "evaluate", "calibrate")),
         ("slidescan", ("annotations", "models", "doctor", "data")),
         ("slidescan_train", ("train", "augment", "lr-find", "runs", "plan", "configs")),

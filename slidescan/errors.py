@@ -69,6 +69,10 @@ class WriteError(SlidescanError):
     """A file or folder cannot be written: permissions, a full disk, another writer."""
 
 
+class BusyError(WriteError):
+    """Another process is writing there."""
+
+
 class DataError(SlidescanError):
     """Training patches or their labels are missing or contradict each other."""
 

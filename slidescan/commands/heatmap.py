@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from slidescan.commands.batch import BatchPrinter, Printer, plan_batch
 from slidescan.commands.beside import viewer_of
 from slidescan.commands.checks import check_map_name, check_models, check_slide
 from slidescan.commands.options import (
@@ -17,11 +19,30 @@ from slidescan.commands.options import (
     mpp_option,
     precision_option,
 )
-from slidescan.commands.terminal import Terminal, command_line, print_error, say
+from slidescan.commands.terminal import command_line
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
-    from slidescan.scanning.session import Summary
+    from slidescan.scanning.cohort import Task
+    from slidescan.scanning.session import Options
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """A part of the slides, i of n, counted from 1."""
+
+    name = "i/n"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return (i, n)."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d+)/(\d+)", value)
+        part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= part <= parts:
+            self.fail(f"{value!r} is no part: 1/4 to 4/4 are the four parts of four", param, ctx)
+        return part, parts
 
 
 @click.command()
@@ -69,13 +90,47 @@ if TYPE_CHECKING:
     "until Ctrl-C; see slidescan view.",
 )
 @click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Processes to scan with, which share the processors; for many slides.",
+)
+@click.option(
+    "--shard",
+    type=Shard(),
+    help="Scan a part of the slides: 1/16 to 16/16 are the parts of sixteen jobs.",
+)
+@click.option(
+    "--retry",
+    type=click.Choice(["failed", "missing", "waiting"]),
+    help="Scan only the slides that are in this state in manifest.csv. [default: all that are not "
+    "done]",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing; print the tissue of each slide and estimates of time and space.",
+)
+@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: an object a line and slide, with slide, map, state, megapixels, seconds, reason, "
+    "warnings.",
+)
+@click.option(
     "--out",
     type=PATH,
     required=True,
     help="The map of one slide, NAME.zarr. Any other name is a folder, which gets a map for each "
     "slide and manifest.csv.",
 )
-def command(slides: tuple[Path, ...], out: Path, view: bool, **options: Any) -> None:
+def command(
+    slides: tuple[Path, ...], out: Path, models: tuple[str, ...], view: bool, **options: Any
+) -> None:
     """Scan slides and write their tumour probabilities to zarr maps (OME-NGFF 0.5).
 
     The slide is resampled to the model's resolution, the scan plane. A cell is one value of the
@@ -83,49 +138,130 @@ def command(slides: tuple[Path, ...], out: Path, view: bool, **options: Any) -> 
     are NaN. Several --model are averaged; --tta d4 averages eight flips and rotations. A scan that
     was stopped is resumed by the same command.
 
+    SLIDE is a file, a folder, a pattern such as '**/*.svs', or a CSV with a column slide and, if
+    wanted, name and mpp. Several processes may scan into one folder.
+
     \b
     Examples:
       slidescan heatmap slide.tif --out map.zarr
       slidescan heatmap slide.tif --model fast --stride 16 --out map.zarr
-      slidescan heatmap slides/*.tif --precision auto --out maps
+      slidescan heatmap slides/ --precision auto --out maps
+      slidescan heatmap slides/*.tif --shard 1/2 --out maps
+      slidescan heatmap slides/ --dry-run --out maps
     """
     single = out.suffix == ".zarr"
-    if single and len(slides) > 1:
-        raise click.UsageError(f"--out {out} is one map; name a folder for {len(slides)} slides")
     check_map_name(out)
-    if single:  # of many, each is attempted
-        check_slide(slides[0])
-    check_models(options["models"])
-
-    from slidescan.scanning.cohort import scan_all, targets
-    from slidescan.scanning.session import Options, Session
-
-    maps = {out: slides[0]} if single else targets(slides, out)
-    options["device"] = options["device"] or "auto"
-    session = Session(Options(**options), Terminal(), command_line())
-
-    def scan_slide(slide: Path, target: Path) -> Summary:
-        summary = session.run(slide, target)
-        if not summary.complete_before:
-            say(
-                f"{target}: {summary.rows} x {summary.columns} cells, {summary.scanned} scanned, "
-                f"{summary.megapixels:.1f} Mpx in {summary.seconds:.1f} s"
+    if single:
+        if len(slides) > 1:
+            raise click.UsageError(
+                f"--out {out} is one map; name a folder for {len(slides)} slides"
             )
-        return summary
+        check_slide(slides[0])  # of many, each is attempted
+    check_models(models)
 
+    from slidescan.scanning.session import Options
+
+    batch = {name: options.pop(name) for name in ("jobs", "shard", "retry")}
+    dry_run = options.pop("dry_run")
+    printer = Printer(options.pop("log_format"), options.pop("quiet"))
+    options["device"] = options["device"] or "auto"
+    chosen = Options(models=models, **options)
     try:
-        with viewer_of(slides, out, _viewing(options)) if view else nullcontext():
-            if single:
-                scan_slide(slides[0], out)
+        with viewer_of(_viewed(slides), out, _viewing(chosen)) if view else nullcontext():
+            if dry_run:
+                _plan(slides, out, chosen, printer, batch["shard"], batch["retry"])
+            elif single:
+                _scan(slides[0], out, chosen, printer)
             else:
-                scan_all(maps, out, scan_slide, print_error)
+                _scan_all(slides, out, chosen, printer, **batch)
     except KeyboardInterrupt as error:
         raise SlidescanError(
             "interrupted; finished blocks are kept, and the same command resumes the scan"
         ) from error
 
 
-def _viewing(options: dict[str, Any]) -> list[str]:
+def _viewed(slides: tuple[Path, ...]) -> tuple[Path, ...]:
+    """What the viewer is started with: it knows files and folders, but no patterns and lists."""
+    if all(path.is_dir() or (path.is_file() and path.suffix.lower() != ".csv") for path in slides):
+        return slides
+    from slidescan.scanning.listing import read_arguments
+
+    return tuple(entry.slide for entry in read_arguments(slides))
+
+
+def _viewing(options: Options) -> list[str]:
     """The options of a scan that the viewer needs as well."""
-    mpp = ["--mpp", str(options["mpp"])] if options["mpp"] else []
-    return [*mpp, *(word for source in options["models"] for word in ("--model", source))]
+    mpp = ["--mpp", str(options.mpp)] if options.mpp else []
+    return [*mpp, *(word for source in options.models for word in ("--model", source))]
+
+
+def _scan(slide: Path, out: Path, options: Options, printer: Printer) -> None:
+    """Scan one slide into a map."""
+    from slidescan.scanning.session import Session
+
+    session = Session(options, printer, command_line())
+    try:
+        summary = session.run(slide, out)
+    except SlidescanError as error:
+        if printer.json:
+            printer.object(slide, out, "failed", reason=str(error), warnings=session.warnings)
+        raise
+    printer.scanned(slide, out, summary, session.warnings)
+
+
+def _scan_all(
+    slides: tuple[Path, ...],
+    folder: Path,
+    options: Options,
+    printer: Printer,
+    jobs: int,
+    shard: tuple[int, int] | None,
+    retry: str | None,
+) -> None:
+    """Scan slides into a folder of maps."""
+    from slidescan.scanning.cohort import Cohort, enrol, prepare_folder
+    from slidescan.scanning.jobs import Batch, run_jobs
+    from slidescan.scanning.listing import read_arguments
+    from slidescan.scanning.session import Session, now
+
+    since, entries = now(), read_arguments(slides)
+    session = Session(options, printer, command_line())  # what is wrong with it ends the command
+    prepare_folder(folder)
+    tasks = _chosen(enrol(entries, folder), shard, retry)
+    with BatchPrinter(tasks, folder, printer) as show:
+        if jobs > 1:
+            shared = Batch(folder, tasks, options, command_line(), since)
+            busy = run_jobs(shared, jobs, show)
+        else:
+            busy = Cohort(folder, session, since=since).run(tasks, show)
+    show.finish(busy)
+
+
+def _chosen(tasks: list[Task], shard: tuple[int, int] | None, retry: str | None) -> list[Task]:
+    """The tasks of a shard, and of those the ones in a state of the manifest."""
+    part, parts = shard or (1, 1)
+    return [task for task in tasks[part - 1 :: parts] if retry in (None, task.state)]
+
+
+def _plan(
+    slides: tuple[Path, ...],
+    out: Path,
+    options: Options,
+    printer: Printer,
+    shard: tuple[int, int] | None,
+    retry: str | None,
+) -> None:
+    """Print what a scan would do."""
+    from slidescan.scanning.cohort import Task, enrol
+    from slidescan.scanning.estimate import Estimator
+    from slidescan.scanning.listing import Entry, read_arguments
+    from slidescan.scanning.session import Session
+
+    if out.suffix == ".zarr":
+        tasks = [Task(Entry(slides[0].absolute()), out.name)]
+        folder = out.parent
+    else:
+        folder = out
+        tasks = _chosen(enrol(read_arguments(slides), folder, write=False), shard, retry)
+    estimator = Estimator(Session(options, printer, command_line()), folder)
+    plan_batch(tasks, folder, estimator, printer)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from slidescan.errors import one_line
+from slidescan.tools.settings_diff import encodable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -26,23 +27,30 @@ PIXELS = "px"
 """The unit of counts of pixels, which a bar shows in megapixels."""
 
 
-def bar(description: str, total: int, unit: str) -> tqdm[Any]:
-    """A progress bar on stderr; silent where stderr is not a terminal."""
+def bar(
+    description: str, total: int, unit: str, *, hidden: bool = False, share: bool = False
+) -> tqdm[Any]:
+    """A progress bar on stderr; silent if hidden or where stderr is not a terminal.
+
+    With `share` only the share of `total` is shown, and the time left by the mean speed.
+    """
     from tqdm import tqdm
 
     count, scale = "{n_fmt}/{total_fmt} {unit}", 0.0  # 0: counts are shown as they are
     if unit == PIXELS:
         count, unit, scale = "{n:.2f}/{total:.2f} {unit}", "Mpx", 1e-6
+    told = (
+        "[{elapsed}<{remaining}]" if share else f"{count} [{{elapsed}}<{{remaining}}, {{rate_fmt}}]"
+    )
     return tqdm(
         desc=description,
         total=total,
         unit=unit,
         unit_scale=scale,
-        bar_format=f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {count} "
-        "[{elapsed}<{remaining}, {rate_fmt}]",
-        disable=None,
+        bar_format=f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {told}",
+        disable=hidden or None,
         dynamic_ncols=True,
-        smoothing=0.05,
+        smoothing=0.0 if share else 0.05,
     )
 
 
@@ -63,7 +71,7 @@ def print_error(error: SlidescanError) -> None:
 
 def _tell(message: str, *, err: bool) -> None:
     try:
-        click.echo(message, err=err)
+        click.echo(encodable(message), err=err)
     except OSError:
         # Nobody reads it (a closed pipe) or nobody can (a full disk): no reason to end hours of
         # work. From now on what is printed there is dropped.

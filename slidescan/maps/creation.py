@@ -15,8 +15,8 @@ from filelock import FileLock
 from slidescan.errors import MapError
 from slidescan.maps.layout import lay
 from slidescan.maps.record import Blank, find_record, new_record
-from slidescan.maps.replacement import recover, successor
 from slidescan.tools.atomic_files import check_folder, lock, release, sync, writing
+from slidescan.tools.settings_diff import encodable
 
 TEMPORARY = ".slidescan-tmp"
 
@@ -34,10 +34,8 @@ def check_target(path: Path) -> None:
                 raise MapError(f"{path}: not a slidescan map, so left alone; choose another --out")
 
 
-def create(path: Path, blank: Blank, overwrite: bool, name: str | None = None) -> None:
+def create(path: Path, blank: Blank, overwrite: bool) -> None:
     """Write an empty map to a hidden folder and rename it to `path`; the old map goes last.
-
-    `name` is the image's, by default that of `path`.
 
     Raises:
         MapError: there is a map already and `overwrite` is false, or something else is there.
@@ -55,7 +53,7 @@ def create(path: Path, blank: Blank, overwrite: bool, name: str | None = None) -
     ):
         # The hidden folder has mode 0700; the map is a subfolder, with the mode of the umask.
         new, old = Path(hidden, "new"), Path(hidden, "old")
-        lay(new, name or path.stem, record, blank["mask"])
+        lay(new, encodable(path.stem), record, blank["mask"])
         try:
             if taken:
                 path.rename(old)
@@ -69,19 +67,6 @@ def create(path: Path, blank: Blank, overwrite: bool, name: str | None = None) -
         sync(path.parent)
 
 
-def _clear(path: Path) -> None:
-    """Remove what a killed writer left of the map at `path`; a map that was in the way returns."""
-    # Exactly the eight letters of tempfile: "a-*" would match the folders of a map "a-b".
-    for folder in path.parent.glob(f".{glob.escape(path.name)}-{'?' * 8}{TEMPORARY}"):
-        old = folder / "old"
-        if not os.path.lexists(path) and find_record(old):
-            old.rename(path)  # killed between the two renames of `create`
-        shutil.rmtree(folder, ignore_errors=True)
-    # zarr's name for a shard before it is renamed. Only maps of slidescan are searched.
-    for partial in path.rglob("*.partial") if find_record(path) else ():
-        partial.unlink(missing_ok=True)
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[FileLock]:
     """Lock the map and remove what a killed writer left; the lock is kept unless the body fails.
@@ -91,9 +76,12 @@ def locked(path: Path) -> Iterator[FileLock]:
     held = lock(path)
     try:
         with writing(path):
-            for place in (path, successor(path)):
-                _clear(place)
-            recover(path)
+            # Exactly the eight letters of tempfile: "a-*" would match the folders of a map "a-b".
+            for folder in path.parent.glob(f".{glob.escape(path.name)}-{'?' * 8}{TEMPORARY}"):
+                shutil.rmtree(folder, ignore_errors=True)
+            # zarr's name for a shard before it is renamed. Only maps of slidescan are searched.
+            for partial in path.rglob("*.partial") if find_record(path) else ():
+                partial.unlink(missing_ok=True)
         yield held
     except BaseException:
         release(held)

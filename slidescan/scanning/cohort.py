@@ -1,131 +1,344 @@
-"""Many slides into one folder: a map for each, and a manifest of what became of them."""
+"""Many slides into one folder: a map for each, and a manifest of what became of them.
+
+Any number of processes may work on one folder. Each takes slides that no other is at, by leases.
+"""
 
 from __future__ import annotations
 
-import csv
+import os
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import Empty, SimpleQueue
+from typing import Literal
 
-from slidescan.errors import ConfigError, SlidescanError
-from slidescan.tools.atomic_files import check_folder, lock, release, replacing, writing
+from slidescan.errors import BusyError, SlidescanError
+from slidescan.maps.record import find_record
+from slidescan.protocols import Bar
+from slidescan.scanning.listing import Entry, name_maps
+from slidescan.scanning.manifest import (
+    DONE,
+    FAILED,
+    MANIFEST,
+    MISSING,
+    WAITING,
+    Manifest,
+    Row,
+    describe,
+    is_finished,
+    read_manifest,
+)
+from slidescan.scanning.pace import IN_PROGRESS, Pace
+from slidescan.scanning.session import Session, now
+from slidescan.tools.atomic_files import check_folder, writing
+from slidescan.tools.leases import Leases
 
-if TYPE_CHECKING:
-    from slidescan.scanning.session import Summary
+LEASES = ".slidescan"
+"""The folder of the leases, in that of the maps, while processes work there."""
 
-MANIFEST = "manifest.csv"
-COLUMNS = ("slide", "map", "status", "message", "rows", "columns", "scanned", "seconds")
-
-Row = dict[str, object]
+LOG = "slidescan.log"
+"""Tracebacks of unexpected errors, beside the manifest."""
 
 
-def targets(slides: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """The slide of each map, which is named after it.
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A slide and its map, in the order of the list."""
 
-    Raises:
-        ConfigError: two slides have the same name.
-    """
-    found: dict[Path, Path] = {}
-    for slide in slides:
-        other = found.setdefault(folder / f"{slide.stem}.zarr", slide)
-        if other != slide:
-            raise ConfigError(
-                f"{other} and {slide} would both become {slide.stem}.zarr; "
-                "scan them into two folders"
-            )
-    return found
+    entry: Entry
+    map_name: str
+    """the name of the map's folder, which ends in .zarr"""
+    state: str = WAITING
+    """in the manifest, before this run"""
+    recorded: bool = False
+    """whether the manifest has the figures of its finished map"""
+    owner: str = ""
+    """another slide, if the map of this name is its"""
 
 
-def scan_all(
-    slides: Mapping[Path, Path],
-    folder: Path,
-    scan: Callable[[Path, Path], Summary],
-    on_error: Callable[[SlidescanError], object],
-) -> None:
-    """Scan every slide into its map and record each in the folder's manifest.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a slide in this run."""
 
-    Args:
-        slides: the slide of each map, see `targets`.
-        folder: is created where it is missing.
-        scan: scans a slide into a map.
-        on_error: is told of a slide that cannot be scanned; the others are scanned all the same.
+    task: Task
+    state: Literal["done", "kept", "failed", "missing", "busy"]
+    """kept: it was done before. busy: another process is at it."""
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    shape: tuple[int, int] = (0, 0)
+    """rows and columns of the map"""
+    scanned: int = 0
+    """cells with a value"""
+    megapixels: float = 0.0
+    seconds: float = 0.0
 
-    Raises:
-        SlidescanError: the folder or the manifest cannot be written, or a slide failed.
-    """
+
+def prepare_folder(folder: Path) -> None:
+    """Create the folder of maps. Raises SlidescanError where it or its manifest is not ours."""
     check_folder(folder)
     with writing(folder):
         folder.mkdir(exist_ok=True)
-    manifest = folder / MANIFEST
-    read_manifest(manifest)  # a file of somebody else is refused before the first slide
-    failed = 0
-    for target, slide in slides.items():
-        row = _scan_one(slide, target, scan, on_error)
-        failed += row["status"] == "failed"
-        _write_row(manifest, row)
-    if failed:
-        raise SlidescanError(
-            f"{failed} of {len(slides)} slides failed, see {manifest}; "
-            "the same command tries them again"
-        )
+    read_manifest(folder / MANIFEST)
 
 
-def _scan_one(
-    slide: Path,
-    target: Path,
-    scan: Callable[[Path, Path], Summary],
-    on_error: Callable[[SlidescanError], object],
-) -> Row:
-    row: Row = {"slide": slide, "map": target.name, "status": "done"}
-    try:
-        summary = scan(slide, target)
-    except SlidescanError as error:
-        on_error(error)
-        return row | {"status": "failed", "message": error}
-    except Exception as error:  # a bug in one slide must not stop the others
-        traceback.print_exc()
-        return row | {"status": "failed", "message": f"{type(error).__name__}: {error}"}
-    row |= {name: getattr(summary, name) for name in ("rows", "columns", "scanned")}
-    if summary.complete_before:
-        return row | {"status": "done before"}
-    return row | {"seconds": summary.seconds}
+def enrol(entries: Sequence[Entry], folder: Path, *, write: bool = True) -> list[Task]:
+    """Choose the names of the maps and put slides that are new into the manifest, as waiting.
 
-
-def read_manifest(path: Path) -> dict[object, Row]:
-    """The rows by the names of their maps; none where there is no manifest yet.
+    Args:
+        entries: the slides, see `read_arguments`.
+        folder: the folder of maps.
+        write: false only looks.
 
     Raises:
-        SlidescanError: the file is not a manifest, or cannot be read.
+        SlidescanError: the manifest cannot be read or written.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise SlidescanError(
-                    f"{path}: not slidescan's, so left alone; choose another --out"
-                )
-            return {row["map"]: dict(row) for row in reader}
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SlidescanError(f"{path}: cannot be read: {error}") from error
+    tasks: list[Task] = []
+
+    def add(rows: dict[str, Row]) -> None:
+        known = {name.removesuffix(".zarr"): row["slide"] for name, row in rows.items()}
+        names = name_maps(entries, known)
+        pairs = zip(entries, names, strict=True)
+        tasks[:] = [_enrolled(entry, f"{name}.zarr", rows) for entry, name in pairs]
+
+    # Of a thousand jobs that start with the same list, only the first needs the lock.
+    rows = read_manifest(folder / MANIFEST)
+    before = deepcopy(rows)
+    add(rows)
+    if write and rows != before:
+        Manifest(folder).edit(add)
+    return tasks
 
 
-def _write_row(manifest: Path, row: Row) -> None:
-    """Put a map's row into the manifest, which other processes may be writing as well."""
-    held = lock(manifest, timeout_s=60)
-    try:
-        rows = read_manifest(manifest)
-        if row["status"] == "done before":  # the seconds are those of the run that scanned it
-            row["seconds"] = rows.get(row["map"], {}).get("seconds", "")
-        rows[row["map"]] = row
-        with (
-            replacing(manifest) as beside,
-            beside.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows.values())
-    finally:
-        release(held)
+def _enrolled(entry: Entry, map_name: str, rows: dict[str, Row]) -> Task:
+    """Put a slide into the rows, unless a map of this name is another slide's."""
+    mpp = "" if entry.mpp is None else f"{entry.mpp:g}"
+    slide = str(entry.slide)
+    row = rows.setdefault(map_name, {"slide": slide, "state": WAITING, "mpp": mpp})
+    if row["slide"] != slide and os.path.lexists(row["slide"]):
+        return Task(entry, map_name, owner=row["slide"])
+    row.update(entry.carried, slide=slide, map=map_name)
+    state = row["state"]
+    return Task(entry, map_name, state, recorded=state == DONE and bool(row.get("settings")))
+
+
+class Cohort:
+    """Scans slides into a folder, several at once, and records each in the manifest."""
+
+    def __init__(self, folder: Path, session: Session, *, since: str | None = None) -> None:
+        """`since` is when the command began: maps finished later are not overwritten again."""
+        self.folder = folder
+        self.session = session
+        self.since = since or now()
+        self.manifest = Manifest(folder)
+
+    def run(self, tasks: Iterable[Task], on_outcome: Callable[[Outcome], object]) -> list[Task]:
+        """Scan every slide that no other process is at; returns those that others still are at.
+
+        `on_outcome` is called from this thread, for each slide as it ends.
+
+        Raises:
+            SlidescanError: the manifest cannot be written.
+            KeyboardInterrupt: once the slides in progress have been stopped.
+        """
+        busy: list[Task] = []
+        locked: list[Task] = []
+
+        def sort(outcome: Outcome) -> None:
+            if outcome.state == "busy":
+                (locked if outcome.reason else busy).append(outcome.task)
+            else:
+                on_outcome(outcome)
+
+        try:
+            with Leases(self.folder / LEASES) as leases:
+                self._pass(tasks, leases, sort)
+                while busy:
+                    alive = leases.wait(task.map_name for task in busy)
+                    again = [task for task in busy if task.map_name not in alive]
+                    if not again:
+                        break
+                    busy = [task for task in busy if task.map_name in alive]
+                    self._pass(again, leases, sort)
+        finally:
+            self.manifest.flush()
+        return busy + locked
+
+    def _pass(
+        self, tasks: Iterable[Task], leases: Leases, on_outcome: Callable[[Outcome], object]
+    ) -> None:
+        """Attempt every slide once."""
+        pace, outcomes = Pace(), SimpleQueue[Outcome | BaseException | None]()
+        waiting, taking = iter(tasks), threading.Lock()
+
+        def work() -> None:
+            try:
+                while pace.begin():
+                    with _Progress(pace) as progress:
+                        with taking:
+                            task = next(waiting, None)
+                        if task is None:
+                            return
+                        outcomes.put(self._attempt(task, leases, progress))
+            except Stopped:
+                pass
+            except BaseException as error:  # ends the batch: raised again in the caller's thread
+                outcomes.put(error)
+            finally:
+                outcomes.put(None)
+
+        with ThreadPoolExecutor(IN_PROGRESS, "slide") as pool:
+            for _ in range(IN_PROGRESS):
+                pool.submit(work)
+            try:
+                for outcome in _until_ended(outcomes, IN_PROGRESS):
+                    on_outcome(outcome)
+            finally:
+                pace.stop()
+
+    def _attempt(self, task: Task, leases: Leases, progress: _Progress) -> Outcome:
+        """Scan a slide unless another process is at it."""
+        if not leases.claim(task.map_name):
+            return Outcome(task, "busy")
+        try:
+            outcome = self._scan(task, progress)
+        except BusyError as error:  # a process that scans this slide alone, and has no lease
+            return Outcome(task, "busy", str(error))
+        except SlidescanError as error:
+            outcome = self._failed(task, str(error))
+        except Exception as error:  # a bug in one slide must not stop the others
+            self._log(task)
+            outcome = self._failed(task, f"{type(error).__name__}: {error}; see {LOG}")
+        finally:
+            leases.release(task.map_name)
+        return outcome
+
+    def _scan(self, task: Task, progress: _Progress) -> Outcome:
+        entry, target = task.entry, self.folder / task.map_name
+        if not os.path.lexists(entry.slide):
+            return self._failed(task, f"{entry.slide}: no such file", MISSING)
+        if task.owner:
+            return Outcome(task, "failed", f"{target} is the map of {task.owner}; change the name")
+        if entry.problem:
+            return self._failed(task, entry.problem)
+        session = self.session.beside(progress, progress.pace.in_turn, entry.mpp)
+        if self._done_before(session, task):
+            return self._kept(task)
+        summary = session.run(entry.slide, target)
+        if summary.complete_before:
+            return self._kept(task)
+        self._record(task)
+        return Outcome(
+            task,
+            "done",
+            warnings=tuple(session.warnings),
+            shape=(summary.rows, summary.columns),
+            scanned=summary.scanned,
+            megapixels=summary.megapixels,
+            seconds=summary.seconds,
+        )
+
+    def _done_before(self, session: Session, task: Task) -> bool:
+        target = self.folder / task.map_name
+        if self.session.options.overwrite and not _finished_since(target, self.since):
+            return False
+        return session.is_finished(task.entry.slide, target)
+
+    def _kept(self, task: Task) -> Outcome:
+        if not task.recorded:
+            self._record(task)
+        return Outcome(task, "kept")
+
+    def _record(self, task: Task) -> None:
+        """Write what the map says into the manifest."""
+        row = self._row(task) | describe(self.folder / task.map_name)
+        self.manifest.record(task.map_name, row)
+
+    def _row(self, task: Task) -> Row:
+        return {"slide": str(task.entry.slide), **task.entry.carried}
+
+    def _failed(
+        self, task: Task, reason: str, state: Literal["failed", "missing"] = FAILED
+    ) -> Outcome:
+        """Record a failure, unless there is a finished map: then the manifest has its figures."""
+        target = self.folder / task.map_name
+        reason = reason.removeprefix(f"{task.entry.slide}: ")
+        try:
+            finished = is_finished(target)
+            if finished and not task.recorded:
+                self._record(task)
+        except SlidescanError:  # a finished map that cannot be read is a failure
+            finished = False
+        if not finished:
+            self.manifest.record(
+                task.map_name, self._row(task) | {"state": state, "reason": reason}
+            )
+        return Outcome(task, state, reason)
+
+    def _log(self, task: Task) -> None:
+        """Append the traceback of the current error to the log."""
+        with suppress(OSError), (self.folder / LOG).open("a", errors="backslashreplace") as file:
+            file.write(f"{now()} {task.entry.slide}\n{traceback.format_exc()}\n")
+
+
+class Stopped(BaseException):
+    """The batch was stopped; raised in the threads of its slides."""
+
+
+def _until_ended(
+    outcomes: SimpleQueue[Outcome | BaseException | None], threads: int
+) -> Iterator[Outcome]:
+    """Yield outcomes until all threads have ended, which each tells by None."""
+    while threads:
+        try:
+            # With a timeout: without, Ctrl-C does not interrupt the wait on Windows.
+            found = outcomes.get(timeout=1)
+        except Empty:
+            continue
+        if found is None:
+            threads -= 1
+        elif isinstance(found, BaseException):
+            raise found
+        else:
+            yield found
+
+
+def _finished_since(target: Path, since: str) -> bool:
+    record = find_record(target)
+    made = str(((record or {}).get("provenance") or {}).get("finished", ""))
+    return made >= since
+
+
+class _Progress:
+    """The reporter of a slide of a batch: tells the pace how many of its pixels are scanned."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self._left: int | None = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pace.end(self._left)
+
+    @contextmanager
+    def bar(self, what: str, total: int, unit: str) -> Iterator[Bar]:
+        if what == "scanning":
+            self._left = total
+            self.pace.prepared(total)
+        yield self
+
+    def update(self, done: int) -> None:
+        if self.pace.stopped:
+            raise Stopped
+        if self._left is not None:
+            self._left -= done
+            self.pace.scanned(done)
+
+    def say(self, line: str) -> None: ...
+
+    def warn(self, line: str) -> None: ...  # the session keeps them

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -16,13 +19,14 @@ from numpy.typing import NDArray
 
 from slidescan.engines import backend, engine_pool, ensemble, patchwise, scan_modes
 from slidescan.engines.averaging import Tta
-from slidescan.errors import SlideError
+from slidescan.errors import SlideError, SlidescanError
 from slidescan.geometry import Box, Grid
 from slidescan.maps.creation import check_target
 from slidescan.maps.gaps import find_gaps
+from slidescan.maps.record import find_record
 from slidescan.maps.store import Heatmap
 from slidescan.models import familiarity, model
-from slidescan.protocols import BATCH, Engine, Reporter
+from slidescan.protocols import BATCH, Engine, Parallel, Reporter
 from slidescan.scanning import damage_report, pipeline, resumption
 from slidescan.scanning.sampling import sample
 from slidescan.slides import tissue
@@ -30,7 +34,8 @@ from slidescan.slides.overview import read_whole
 from slidescan.slides.plane import Plane
 from slidescan.slides.slide import Slide
 from slidescan.tools.hardware import cores, share_freed_memory
-from slidescan.tools.settings_diff import JSON
+from slidescan.tools.once import Once
+from slidescan.tools.settings_diff import JSON, encodable, strict
 
 WITH_VALUES = (
     "slidescan", "torch", "openvino", "numpy", "zarr", "openslide-python", "openslide-bin"
@@ -42,6 +47,17 @@ Gaps: TypeAlias = list[tuple[Box, NDArray[np.bool_]]]
 """Parts of a plane, and which of their pixels are missing."""
 
 Damaged: TypeAlias = Literal["stop", "skip"]
+
+
+@cache
+def versions() -> dict[str, JSON]:
+    """The versions of `WITH_VALUES`, by package."""
+    return {name: version(name) for name in WITH_VALUES}
+
+
+def now() -> str:
+    """The time in UTC; as text it sorts like the time."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +99,15 @@ class Summary:
     """nothing was left to do"""
 
 
+Turns: TypeAlias = Callable[[Iterable[pipeline.Work]], Iterable[pipeline.Work]]
+"""Passes a slide's work on when it is the slide's turn."""
+
+
 class Session:
     """Scans slides with one model or ensemble and one engine, which is built when first needed.
 
-    `command` is what the maps record of how they were made.
+    `command` is what the maps record of how they were made. One slide at a time; `beside` makes
+    the sessions of further slides.
     """
 
     def __init__(self, options: Options, reporter: Reporter, command: str = "") -> None:
@@ -94,6 +115,8 @@ class Session:
         self.options = options
         self.reporter = reporter
         self.command = command
+        self.warnings: list[str] = []
+        """of the last slide"""
         self.backend = backend.choose(
             options.engine, options.device, options.precision, options.threads or cores()
         )
@@ -101,13 +124,31 @@ class Session:
         self.stride_px = scan_modes.choose_stride(self.ensemble, options.mode, options.stride)
         # Now: an error must not leave an empty map behind.
         self.ensemble.check(self.backend, None if self._by_patch else self.stride_px)
+        self._engine = Once(self._make_engine)
+        self._turns: Turns = iter
 
-    @cached_property
+    def beside(self, reporter: Reporter, turns: Turns, mpp: float | None) -> Session:
+        """A session for another slide at the same time, with the same models and engine.
+
+        `mpp` is um/px of the slide's level 0, if it differs from that of the options.
+        """
+        other = copy(self)
+        other.reporter, other._turns, other.warnings = reporter, turns, []
+        if mpp is not None:
+            other.options = replace(self.options, mpp=mpp)
+        return other
+
+    @property
     def engine(self) -> Engine:
         """Built once for all slides, because compiling takes seconds."""
+        return self._engine()
+
+    def _make_engine(self) -> Engine:
         how = self.ensemble, self.options.mode, self.stride_px
         lanes = 1 if scan_modes.is_finer(*how) else engine_pool.CPU_LANES
-        return engine_pool.make_engine(partial(scan_modes.make, *how), self.backend, lanes)
+        made = engine_pool.make_engine(partial(scan_modes.make, *how), self.backend, lanes)
+        # A pool of one lets slides at the same time take turns.
+        return made if isinstance(made, Parallel) else engine_pool.EnginePool([made])
 
     @property
     def _by_patch(self) -> bool:
@@ -119,19 +160,20 @@ class Session:
         Raises `SlidescanError`; finished blocks stay.
         """
         started, ensemble, options = time.perf_counter(), self.ensemble, self.options
+        self.warnings.clear()
         check_target(out)  # before minutes of reading
         skip = options.damaged == "skip"
         with Slide.open(slide_path, options.mpp, skip_damaged=skip) as slide:
             for warning in slide.warnings:
-                self.reporter.warn(f"{slide_path}: {warning}")
+                self._warn(slide_path, warning)
             plane = slide.plane(ensemble.mpp)
-            grid = Grid(plane.shape_px, self.stride_px, ensemble.field_px)
-            mask, he_like = self.select(plane, grid)
+            grid = self.grid(plane)
+            mask, he_like, tissue_mm2 = self.select(plane, grid)
             looks = self._compare_with_training(plane, grid, mask, he_like)
             if not mask.any():
-                self.reporter.warn(
-                    f"{slide_path}: no tissue found, the map is empty; "
-                    "--no-tissue-mask scans all the same"
+                self._warn(
+                    slide_path,
+                    "no tissue found, the map is empty; --no-tissue-mask scans all the same",
                 )
             with Heatmap.resume_or_create(
                 out,
@@ -139,7 +181,7 @@ class Session:
                 mpp=ensemble.mpp,
                 mask=mask,
                 settings=self.settings(slide, resumption.fingerprint_for(out, slide.fingerprint)),
-                provenance=self._provenance(plane) | looks,
+                provenance=self._provenance(plane) | looks | {"tissue_mm2": tissue_mm2},
                 overwrite=options.overwrite,
             ) as heatmap:
                 del mask  # the map holds a copy, and it is large
@@ -148,17 +190,46 @@ class Session:
                     self._find_gaps(heatmap, slide)
                     scanned = int(heatmap.scanned.sum())
                     return Summary(*grid.shape, scanned, 0.0, 0.0, complete_before=True)
-                if heatmap.replaces:
-                    self.reporter.say(f"{out}: stays as it is until the new map is complete")
                 if resumption.changed(heatmap, slide.fingerprint):
                     self._accept_file(heatmap, plane)
                 megapixels = self.fill(heatmap, plane)
                 found = self._find_gaps(heatmap, slide) | self._tell_damage(slide)
                 seconds = round(time.perf_counter() - started, 3)
                 last_run: JSON = {"seconds": seconds, "megapixels": megapixels}
-                heatmap.finish({"last_run": last_run, **found})
+                heatmap.finish(
+                    {"last_run": last_run, "warnings": self.warnings, "finished": now(), **found}
+                )
                 scanned = int(heatmap.scanned.sum())
         return Summary(*grid.shape, scanned, megapixels, seconds)
+
+    def is_finished(self, slide_path: Path, out: Path) -> bool:
+        """Whether `out` is a whole map of this slide, by these settings and versions.
+
+        Looks neither for tissue nor at the pixels, so it is quick. False where either cannot be
+        read; `run` says why.
+        """
+        try:
+            record = find_record(out)
+            if record is None or record.get("complete") is not True:
+                return False
+            heatmap = Heatmap.open(out)
+            with Slide.open(slide_path, self.options.mpp) as slide:
+                grid = self.grid(slide.plane(self.ensemble.mpp))
+                fingerprint = resumption.fingerprint_for(out, slide.fingerprint)
+                wanted = strict(self.settings(slide, fingerprint))
+            made = heatmap.settings == wanted and heatmap.grid == grid
+            return made and heatmap.provenance.get("versions") == versions() and heatmap.whole()
+        except SlidescanError:
+            return False
+
+    def grid(self, plane: Plane) -> Grid:
+        """The cells of a slide's map."""
+        return Grid(plane.shape_px, self.stride_px, self.ensemble.field_px)
+
+    def _warn(self, path: Path, text: str) -> None:
+        """Warn of a slide, and keep the text for the map's record."""
+        self.warnings.append(text)
+        self.reporter.warn(f"{path}: {text}")
 
     def settings(self, slide: Slide, fingerprint: str) -> dict[str, JSON]:
         """Everything that determines a value; a map made with other settings is not resumed."""
@@ -179,11 +250,14 @@ class Session:
             **({"damaged": options.damaged} if options.damaged != "stop" else {}),
         }
 
-    def select(self, plane: Plane, grid: Grid) -> tuple[NDArray[np.bool_], float | None]:
+    def select(
+        self, plane: Plane, grid: Grid
+    ) -> tuple[NDArray[np.bool_], float | None, float | None]:
         """Select the cells to scan: inside the slide's bounds, those that see tissue, or all.
 
-        Also returns `tissue.he_like` of the overview; None where tissue was not looked for or
-        there is none.
+        Also returns `tissue.he_like` of the overview, None where tissue was not looked for or
+        there is none; and the area of the cells that hold tissue, in mm2, None where it was not
+        looked for.
         """
         stride, bounds = grid.stride, plane.bounds
         inside = Box(
@@ -195,12 +269,13 @@ class Session:
         mask = np.zeros(grid.shape, bool)
         if not self.options.tissue_mask:
             mask[inside.slices] = True
-            return mask, None
+            return mask, None, None
         # Every cell whose field of view touches tissue.
         reach = -(-(grid.field_px - stride) // (2 * stride))
         held, he_like = self._find_tissue(plane, stride, inside)
         mask[inside.slices] = tissue.grow(held, reach)
-        return mask, he_like
+        area_mm2 = int(np.count_nonzero(held)) * (plane.mpp * stride / 1000) ** 2
+        return mask, he_like, round(area_mm2, 4)
 
     def _find_tissue(
         self, plane: Plane, stride: int, cells: Box
@@ -242,7 +317,8 @@ class Session:
                         f"{error}; --damaged skip leaves out the cells that see the damage, "
                         "--no-tissue-mask scans without looking for tissue"
                     ) from error
-                self.reporter.warn(f"{error}; tissue is looked for on a finer level")
+                reason = str(error).removeprefix(f"{slide.path}: ")
+                self._warn(slide.path, f"{reason}; tissue is looked for on a finer level")
                 overview = slide.plane(mpp, finer_than=overview.level)
 
     def _compare_with_training(
@@ -255,13 +331,14 @@ class Session:
             patches = sample(plane, grid, mask, familiarity.ENOUGH, self.backend.threads)
             found = familiarity.judge(patches, references)
         if found and found.unlike:
-            self.reporter.warn(f"{path}: {found.warning()}")
+            self._warn(path, found.warning())
         elif found is None and he_like is not None and he_like < tissue.HE_LIKE:
             # Models of earlier versions have no reference, and small slides too few patches.
-            self.reporter.warn(
-                f"{path}: unlike a slide stained with H&E on white glass: green is the "
-                f"lowest channel in {he_like:.0%} of the tissue, where {tissue.HE_LIKE:.0%} or "
-                "more is expected; the models were trained on H&E alone"
+            self._warn(
+                path,
+                "unlike a slide stained with H&E on white glass: green is the lowest channel in "
+                f"{he_like:.0%} of the tissue, where {tissue.HE_LIKE:.0%} or more is expected; the "
+                "models were trained on H&E alone",
             )
         return {"he_like": he_like, "unlike": found.record() if found else None}
 
@@ -283,7 +360,7 @@ class Session:
         """Warn of damaged blocks that were read; returns what the map records of them."""
         found = slide.damage.all()
         for line in damage_report.warnings(found):
-            self.reporter.warn(f"{slide.path}: {line}")
+            self._warn(slide.path, line)
         return damage_report.record(found)
 
     def _find_gaps(self, heatmap: Heatmap, slide: Slide) -> dict[str, JSON]:
@@ -293,36 +370,36 @@ class Session:
         found = find_gaps(heatmap.gaps, heatmap.mask, pitch_l0)
         if found is None:
             return {}
-        self.reporter.warn(f"{slide.path}: {found.warning()}")
+        self._warn(slide.path, found.warning())
         return {"gaps": found.record()}
 
     def fill(self, heatmap: Heatmap, plane: Plane) -> float:
         """Scan the missing blocks of a map; returns their scan-plane megapixels."""
         grid, mask = heatmap.grid, heatmap.mask
         cell_px = grid.stride**2
-        tile_cells = pipeline.TILE_PX // grid.stride
-        if self._by_patch:
-            tile_cells = min(tile_cells, patchwise.TILE_CELLS)
-        work = list(pipeline.plan_work(heatmap.missing(), mask, tile_cells))
+        work = list(self.plan_work(heatmap.missing(), mask))
         total = sum(bool(mask[block.slices].any()) for block in heatmap.blocks())
         if len(work) < total:
             done = total - len(work)
             self.reporter.say(f"{heatmap.path}: resuming, {done} of {total} blocks are finished")
         if not work:
             return 0.0
-        cells = sum(self._scored(tile, mask) for item in work for tile in item.tiles)
+        cells = sum(self.scored(tile, mask) for item in work for tile in item.tiles)
         engine = self.engine
-        with self.reporter.bar("scanning", cells * cell_px, "px") as progress:
+        with (
+            self.reporter.bar("scanning", cells * cell_px, "px") as progress,
+            closing(self._in_turn(work)) as fed,
+        ):
             try:
                 pipeline.scan(
-                    work,
+                    fed,
                     grid,
                     mask,
                     plane,
                     engine,
                     heatmap,
                     threads=self.backend.threads,
-                    on_tile=lambda tile: progress.update(self._scored(tile, mask) * cell_px),
+                    on_tile=lambda tile: progress.update(self.scored(tile, mask) * cell_px),
                 )
             except SlideError as error:
                 left = sum(1 for _ in heatmap.missing())
@@ -333,7 +410,17 @@ class Session:
                 ) from error
         return round(cells * cell_px / 1e6, 3)
 
-    def _scored(self, tile: Box, mask: NDArray[np.bool_]) -> int:
+    def plan_work(self, blocks: Iterable[Box], mask: NDArray[np.bool_]) -> Iterator[pipeline.Work]:
+        """The tiles of blocks that hold a selected cell."""
+        tile_cells = pipeline.TILE_PX // self.stride_px
+        if self._by_patch:
+            tile_cells = min(tile_cells, patchwise.TILE_CELLS)
+        return pipeline.plan_work(blocks, mask, tile_cells)
+
+    def _in_turn(self, work: list[pipeline.Work]) -> Generator[pipeline.Work, None, None]:
+        yield from self._turns(work)
+
+    def scored(self, tile: Box, mask: NDArray[np.bool_]) -> int:
         """How many cells the engine computes: all of a tile, or in mode patch the selected ones."""
         return int(np.count_nonzero(mask[tile.slices])) if self._by_patch else tile.area
 
@@ -341,12 +428,12 @@ class Session:
         """What is not compared when a map is resumed: slide, command, time and versions."""
         bounds = plane.slide.bounds_l0
         return {
-            "slide": plane.slide.path.name,
+            "slide": encodable(plane.slide.path.name),
             "bounds_l0": [bounds.x0, bounds.y0, *bounds.shape[::-1]],
             "level": plane.level,
-            "command": self.command,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {name: version(name) for name in WITH_VALUES},
+            "command": encodable(self.command),
+            "started": now(),
+            "versions": versions(),
         }
 
 

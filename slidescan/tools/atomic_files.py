@@ -11,7 +11,7 @@ from tempfile import NamedTemporaryFile
 
 from filelock import FileLock, Timeout
 
-from slidescan.errors import WriteError
+from slidescan.errors import BusyError, WriteError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -98,8 +98,8 @@ def lock(path: Path, timeout_s: float = 0) -> FileLock:
     """Take the lock beside `path`, which also covers creating and replacing `path`.
 
     Raises:
-        WriteError: another process holds it for longer than `timeout_s`, or the lock file cannot
-            be written.
+        BusyError: another process holds it for longer than `timeout_s`.
+        WriteError: the lock file cannot be written.
     """
     check_folder(path)
     held = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s, thread_local=False)
@@ -109,7 +109,7 @@ def lock(path: Path, timeout_s: float = 0) -> FileLock:
         try:
             held.acquire()
         except Timeout:
-            raise WriteError(
+            raise BusyError(
                 f"{path}: another slidescan is writing it; wait for it or choose another --out"
             ) from None
     return held

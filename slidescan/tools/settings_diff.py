@@ -17,6 +17,16 @@ def strict(value: Mapping[str, JSON]) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(json.dumps(value, allow_nan=False)))
 
 
+def encodable(text: str) -> str:
+    r"""Text that JSON can hold: bytes of a file name that are no UTF-8 become readable escapes.
+
+    >>> import os
+    >>> print(encodable(os.fsdecode(b"schnitt-\xe4.svs")))
+    schnitt-\xe4.svs
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def differences(there: Mapping[str, JSON], here: Mapping[str, JSON]) -> list[str]:
     """Return a line for each setting that differs, nested ones by their path.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from slidescan.errors import MapError, SlideError, SlidescanError
 from slidescan.maps.finished import SlideSettings, read_checked_record
 from slidescan.maps.record import Record
-from slidescan.scanning.cohort import MANIFEST, read_manifest
+from slidescan.scanning.manifest import MANIFEST, read_manifest
 from slidescan.slides.fingerprint import same_slide
 
 SLIDES = frozenset(
@@ -208,7 +208,7 @@ def _elsewhere(entry: MapEntry, name: str) -> Iterator[Path]:
         return  # somebody else's file
     if row:
         recorded = Path(str(row["slide"]))
-        # The manifest has the path as it was typed, from a folder that is not recorded.
+        # Version 0.1.0 wrote the path as it was typed, from a folder that is not recorded.
         yield from (recorded, folder / recorded, folder.parent / recorded)
 
 
@@ -244,7 +244,7 @@ def _id(path: Path, *state: int) -> str:
 
 def check_slide_of(entry: MapEntry, slide: Path, fingerprint: str) -> None:
     """Refuse the map of another slide. Raises MapError."""
-    if not same_slide(entry.slide.fingerprint, fingerprint):
+    if entry.slide.fingerprint != fingerprint:
         raise MapError(
             f"{entry.path}: made from {entry.record.provenance['slide']}, and {slide} is another "
             "slide (their fingerprints differ); name the slide of the map"

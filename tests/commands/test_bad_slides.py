@@ -122,12 +122,12 @@ def test_many_slides_keep_one_manifest(section: Path, tiny_model: Path, tmp_path
 
     def rows() -> dict[str, str]:
         with (folder / "manifest.csv").open(newline="") as file:
-            return {row["map"]: row["status"] for row in csv.DictReader(file)}
+            return {row["map"]: row["state"] for row in csv.DictReader(file)}
 
     ran("heatmap", small, *tail)
     assert rows() == {"small.zarr": "done"}
     ran("heatmap", small, section, *tail)
-    assert rows() == {"small.zarr": "done before", "section.zarr": "done"}
+    assert rows() == {"small.zarr": "done", "section.zarr": "done"}
     with (folder / "manifest.csv").open(newline="") as file:
         assert all(float(row["seconds"]) > 0 for row in csv.DictReader(file))
     (folder / "manifest.csv").write_text("my own\n")
@@ -187,7 +187,7 @@ def test_many_slides_into_a_folder(
     assert last.startswith("Error: 1 of 2 slides failed")
     assert read(folder / "section.zarr").tobytes() == read(scanned).tobytes()
     with (folder / "manifest.csv").open(newline="") as file:
-        rows = [(row["slide"], row["status"]) for row in csv.DictReader(file)]
+        rows = [(row["slide"], row["state"]) for row in csv.DictReader(file)]
     assert rows == [(str(broken), "failed"), (str(section), "done")]
     assert "complete already" in run(*command).stdout
     names = sorted(path.name for path in folder.iterdir())
