@@ -17,7 +17,6 @@ from slidescan.errors import MapError, SlideError, SlidescanError
 from slidescan.maps.finished import SlideSettings, read_checked_record
 from slidescan.maps.record import Record
 from slidescan.scanning.manifest import MANIFEST, read_manifest
-from slidescan.slides.fingerprint import same_slide
 
 SLIDES = frozenset(
     {
