@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from slidescan.commands.checks import check_exist, check_slide
-from slidescan.commands.options import PATH, Threshold
+from slidescan.commands.checks import check_exist, check_models, check_slide
+from slidescan.commands.export.options import further_region_options, open_map_to_export
+from slidescan.commands.options import PATH, Threshold, resolve_threshold
 from slidescan.commands.terminal import bar, open_slide_of, print_error
 
 if TYPE_CHECKING:
+    from slidescan.maps.regions import Rule
     from slidescan.protocols import OpenBar
     from slidescan.report.content import Choices, Content
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     help="Probability from which cells form regions. A name, e.g. sens95, is looked up in the card "
     "of the model that made the maps.",
 )
+@further_region_options
 @click.option(
     "--model",
     help="The model that made the maps, for its card and a named --threshold: FILE.safetensors or "
@@ -55,6 +58,8 @@ def command(
     slide: Path | None,
     slides: Path | None,
     threshold: float | str,
+    low: float | str | None,
+    min_area: float,
     model: str | None,
     listed: int,
     partial: bool,
@@ -88,13 +93,16 @@ def command(
 
     from slidescan.report import pages as html
     from slidescan.report import writing
+    from slidescan.report.content import Choices
     from slidescan.tools.atomic_files import check_folder
 
     pages = {found[0]: out.name} if single else writing.page_names(found)
     folder = out.parent if single else out
     index = [] if single else [folder / writing.INDEX]
     writing.check_new(*index, *(folder / name for name in pages.values()), overwrite=overwrite)
-    choices = _choices(found, threshold, model, listed)
+    names = threshold if isinstance(threshold, str) else ""
+    rule = _rule(found, threshold, low, min_area, model)
+    choices = Choices(rule, names, listed, (model,) if model else ())
     read = _Reader(slide, slides, choices, partial)
     if single:
         check_folder(out)
@@ -129,11 +137,10 @@ class _Reader:
         self._choices, self._unfinished = choices, unfinished
 
     def __call__(self, path: Path, bar: OpenBar) -> Content:
-        from slidescan.maps.finished import open_finished
         from slidescan.report.content import gather
         from slidescan.tools.hardware import cores
 
-        heatmap = open_finished(path, partial=self._unfinished)
+        heatmap = open_map_to_export(path, partial=self._unfinished)
         slide_path = self._slide
         if slide_path is None:
             assert self._slides is not None
@@ -143,17 +150,16 @@ class _Reader:
             return gather(heatmap, slide, self._choices, cores(), bar)
 
 
-def _choices(maps: list[Path], threshold: float | str, model: str | None, listed: int) -> Choices:
-    from slidescan.commands.checks import check_models
+def _rule(
+    maps: list[Path],
+    threshold: float | str,
+    low: float | str | None,
+    min_area: float,
+    model: str | None,
+) -> Rule:
+    """What a region is; thresholds that are named are those of the model of all maps."""
     from slidescan.maps.regions import Rule
-    from slidescan.report.content import Choices
 
-    models = (model,) if model else ()
-    check_models(models)
-    if not isinstance(threshold, str):
-        return Choices(Rule(threshold), "", listed, models)
-    from slidescan.evaluation.thresholds import threshold_of_maps
-
-    value = threshold_of_maps(threshold, maps, model)
-    click.echo(f"threshold {threshold} of the maps' model: {value:.4g}")
-    return Choices(Rule(value), threshold, listed, models)
+    check_models([model] if model else [])
+    high = resolve_threshold(threshold, maps, model)
+    return Rule(high, None if low is None else resolve_threshold(low, maps, model), min_area)

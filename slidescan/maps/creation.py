@@ -15,6 +15,7 @@ from filelock import FileLock
 from slidescan.errors import MapError
 from slidescan.maps.layout import lay
 from slidescan.maps.record import Blank, find_record, new_record
+from slidescan.maps.replacement import recover, successor
 from slidescan.tools.atomic_files import check_folder, lock, release, sync, writing
 from slidescan.tools.settings_diff import encodable
 
@@ -34,8 +35,10 @@ def check_target(path: Path) -> None:
                 raise MapError(f"{path}: not a slidescan map, so left alone; choose another --out")
 
 
-def create(path: Path, blank: Blank, overwrite: bool) -> None:
+def create(path: Path, blank: Blank, overwrite: bool, name: str | None = None) -> None:
     """Write an empty map to a hidden folder and rename it to `path`; the old map goes last.
+
+    `name` is the image's, by default that of `path`.
 
     Raises:
         MapError: there is a map already and `overwrite` is false, or something else is there.
@@ -53,7 +56,7 @@ def create(path: Path, blank: Blank, overwrite: bool) -> None:
     ):
         # The hidden folder has mode 0700; the map is a subfolder, with the mode of the umask.
         new, old = Path(hidden, "new"), Path(hidden, "old")
-        lay(new, encodable(path.stem), record, blank["mask"])
+        lay(new, encodable(name or path.stem), record, blank["mask"])
         try:
             if taken:
                 path.rename(old)
@@ -67,6 +70,19 @@ def create(path: Path, blank: Blank, overwrite: bool) -> None:
         sync(path.parent)
 
 
+def _clear(path: Path) -> None:
+    """Remove what a killed writer left of the map at `path`; a map that was in the way returns."""
+    # Exactly the eight letters of tempfile: "a-*" would match the folders of a map "a-b".
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-{'?' * 8}{TEMPORARY}"):
+        old = folder / "old"
+        if not os.path.lexists(path) and find_record(old):
+            old.rename(path)  # killed between the two renames of `create`
+        shutil.rmtree(folder, ignore_errors=True)
+    # zarr's name for a shard before it is renamed. Only maps of slidescan are searched.
+    for partial in path.rglob("*.partial") if find_record(path) else ():
+        partial.unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[FileLock]:
     """Lock the map and remove what a killed writer left; the lock is kept unless the body fails.
@@ -76,12 +92,9 @@ def locked(path: Path) -> Iterator[FileLock]:
     held = lock(path)
     try:
         with writing(path):
-            # Exactly the eight letters of tempfile: "a-*" would match the folders of a map "a-b".
-            for folder in path.parent.glob(f".{glob.escape(path.name)}-{'?' * 8}{TEMPORARY}"):
-                shutil.rmtree(folder, ignore_errors=True)
-            # zarr's name for a shard before it is renamed. Only maps of slidescan are searched.
-            for partial in path.rglob("*.partial") if find_record(path) else ():
-                partial.unlink(missing_ok=True)
+            for place in (path, successor(path)):
+                _clear(place)
+            recover(path)
         yield held
     except BaseException:
         release(held)

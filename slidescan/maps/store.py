@@ -31,7 +31,8 @@ from slidescan.maps.creation import create, locked
 from slidescan.maps.layout import Arrays, DamageError
 from slidescan.maps.ngff import halve, halved
 from slidescan.maps.record import Blank, find_record, read_record
-from slidescan.tools.atomic_files import release
+from slidescan.maps.replacement import drop, successor, swap
+from slidescan.tools.atomic_files import release, writing
 from slidescan.tools.settings_diff import JSON, differences, strict
 
 
@@ -43,17 +44,22 @@ class Heatmap:
     the level they are used with.
     """
 
-    def __init__(self, path: Path, lock: FileLock | None = None) -> None:
-        """Read the record and the mask; callers use `open`."""
-        record = read_record(path)
+    def __init__(self, path: Path, lock: FileLock | None = None, *, replaces: bool = False) -> None:
+        """Read the record and the mask; callers use `open`.
+
+        A map that `replaces` the finished one at `path` is beside it until `finish`.
+        """
+        folder = successor(path) if replaces else path
+        record = read_record(folder)
         self.path = path
+        self.replaces = replaces
         self.grid = Grid(**dict(record.grid))
         self.mpp = record.mpp
         self.settings: dict[str, Any] = record.settings
         self.provenance: dict[str, Any] = record.provenance
         self.complete = record.complete
         self._lock = lock
-        self._arrays = Arrays(path, writable=lock is not None)
+        self._arrays = Arrays(folder, writable=lock is not None)
         # Before the mask is read: a damaged record may claim any number of cells.
         self._arrays.check(self.grid.shape, self.mpp * self.grid.stride)
         self._coverage = Coverage(self._arrays, self.grid.cells, record.selected)
@@ -95,7 +101,8 @@ class Heatmap:
 
         `complete` is true where nothing is left to do; a complete map with a damaged block becomes
         incomplete. `overwrite` replaces a map that is complete or was made with other settings; an
-        incomplete one with equal settings is resumed.
+        incomplete one with equal settings is resumed. A complete map stays in its place until
+        `finish`, and what was scanned of the new one is resumed by the next call with `overwrite`.
 
         Raises:
             MapError: the path is taken, or the map there was made with other settings.
@@ -105,6 +112,7 @@ class Heatmap:
             if find_record(path) is None:
                 create(path, blank, overwrite)
                 return cls(path, held)
+            found: Self | None = None
             try:
                 found = cls(path, held)
                 changes = found._changes(blank)
@@ -112,9 +120,12 @@ class Heatmap:
                 if not overwrite:
                     raise
                 changes = ["unreadable"]
-            if overwrite and (changes or found.complete):
+            if overwrite and found is not None and found.complete:
+                return cls._beside(path, held, blank)
+            if overwrite and changes:
                 create(path, blank, overwrite)
                 return cls(path, held)
+            assert found is not None
             if changes:
                 raise MapError(
                     f"{path}: made with other settings ({'; '.join(changes)}); "
@@ -123,6 +134,21 @@ class Heatmap:
             if found.complete and not found.whole():
                 found._mark(complete=False)
             return found
+
+    @classmethod
+    def _beside(cls, path: Path, held: FileLock, blank: Blank) -> Self:
+        """Begin or resume the map that replaces the finished one at `path`."""
+        with writing(path):
+            if find_record(successor(path)) is not None:
+                try:
+                    found = cls(path, held, replaces=True)
+                    if not found._changes(blank):
+                        return found
+                except MapError:
+                    pass  # it is damaged, and nothing in it was ever finished
+                drop(path)
+            create(successor(path), blank, overwrite=False, name=path.stem)
+        return cls(path, held, replaces=True)
 
     def __enter__(self) -> Self:
         """Return the map itself."""
@@ -251,6 +277,11 @@ class Heatmap:
             self._put(level, block, halve(self._read(under, level - 1)))
         self.provenance = {**self.provenance, **strict(provenance)}
         self._mark(complete=True)
+        if self.replaces:
+            with writing(self.path):
+                swap(self.path)
+            self.replaces = False
+            self._arrays = Arrays(self.path, writable=True)
 
     def change_fingerprint(self, fingerprint: str) -> None:
         """Record another file of the same slide. Raises WriteError."""

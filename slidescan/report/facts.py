@@ -139,6 +139,9 @@ def _warnings(heatmap: Heatmap, slide: Slide, found: Tally) -> Iterator[str]:
             f"The slide is unlike H&E: green is the lowest channel in {he_like:.0%} of the tissue; "
             "the models were trained on H&E alone."
         )
+    match heatmap.provenance.get("damaged"):
+        case {"blocks": int(blocks)}:
+            yield f"{blocks:,} blocks of the slide's file are or look damaged."
     pitch_um = heatmap.mpp * heatmap.grid.stride
     gaps = find_gaps(heatmap.gaps, heatmap.mask, (pitch_um / slide.mpp[0], pitch_um / slide.mpp[1]))
     if gaps:

@@ -190,6 +190,8 @@ class Session:
                     self._find_gaps(heatmap, slide)
                     scanned = int(heatmap.scanned.sum())
                     return Summary(*grid.shape, scanned, 0.0, 0.0, complete_before=True)
+                if heatmap.replaces:
+                    self.reporter.say(f"{out}: stays as it is until the new map is complete")
                 if resumption.changed(heatmap, slide.fingerprint):
                     self._accept_file(heatmap, plane)
                 megapixels = self.fill(heatmap, plane)

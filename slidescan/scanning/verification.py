@@ -72,7 +72,8 @@ def open_slide_of(heatmap: Heatmap, path: Path) -> Iterator[Slide]:
     recorded = heatmap.settings["slide"]
     mpp_y, mpp_x = recorded["mpp"]
     # With a resolution given, the fingerprint is compared before a missing one is an error.
-    with Slide.open(path, mpp_y) as slide:
+    skip = heatmap.settings.get("damaged") == "skip"
+    with Slide.open(path, mpp_y, skip_damaged=skip) as slide:
         if not same_slide(slide.fingerprint, recorded["fingerprint"]):
             raise MapError(
                 f"{heatmap.path}: made from {heatmap.provenance['slide']}, and {path} is another "
@@ -81,5 +82,5 @@ def open_slide_of(heatmap: Heatmap, path: Path) -> Iterator[Slide]:
         if mpp_y == mpp_x:  # the slide's own, or that of --mpp
             yield slide
             return
-    with Slide.open(path) as slide:
+    with Slide.open(path, skip_damaged=skip) as slide:
         yield slide

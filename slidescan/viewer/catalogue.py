@@ -17,6 +17,7 @@ from slidescan.errors import MapError, SlideError, SlidescanError
 from slidescan.maps.finished import SlideSettings, read_checked_record
 from slidescan.maps.record import Record
 from slidescan.scanning.manifest import MANIFEST, read_manifest
+from slidescan.slides.fingerprint import same_slide
 
 SLIDES = frozenset(
     {
@@ -243,7 +244,7 @@ def _id(path: Path, *state: int) -> str:
 
 def check_slide_of(entry: MapEntry, slide: Path, fingerprint: str) -> None:
     """Refuse the map of another slide. Raises MapError."""
-    if entry.slide.fingerprint != fingerprint:
+    if not same_slide(entry.slide.fingerprint, fingerprint):
         raise MapError(
             f"{entry.path}: made from {entry.record.provenance['slide']}, and {slide} is another "
             "slide (their fingerprints differ); name the slide of the map"

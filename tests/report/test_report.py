@@ -225,10 +225,25 @@ def test_what_a_map_records_is_warned_of(tmp_path: Path) -> None:
     unlike: JSON = {"score": 2.5, "figure": "sharpness", "patches": 40}
     values = cells()
     values[gaps] = np.nan
-    ran(*mapped(tmp_path, values, gaps=gaps, provenance={"unlike": unlike}))
+    recorded: JSON = {"unlike": unlike, "damaged": {"blocks": 3, "listed": []}}
+    ran(*mapped(tmp_path, values, gaps=gaps, provenance=recorded))
     text = Page(tmp_path / "r.html").text
     assert "unlike the training patches in sharpness" in text
-    assert "The file lacks pixels of the slide: 100 cells" in text
+    assert "Pixels of the slide are missing or damaged: 100 cells" in text
+    assert "3 blocks of the slide's file are or look damaged" in text
+
+
+def test_a_map_that_leaves_out_damage_is_reported_without_it(tmp_path: Path) -> None:
+    gaps = np.zeros(SHAPE, np.bool_)
+    gaps[:25, :25] = True
+    values = cells((60, 40, 0.9))
+    values[gaps] = np.nan
+    slides.write_slide(tmp_path / "s.tif", slides.section(700, 900), mpp=0.972)
+    slides.spoil_tile(tmp_path / "s.tif", 0, 0)
+    write_map(tmp_path / "m.zarr", tmp_path / "s.tif", values, gaps=gaps, damaged="skip")
+    out = tmp_path / "r.html"
+    ran("report", tmp_path / "m.zarr", "--slide", tmp_path / "s.tif", "--out", out)
+    assert "missing or damaged: 625 cells" in Page(out).text
 
 
 @pytest.mark.parametrize("unlike", [7, {"score": 2.5}, {"score": 2.5, "figure": "x", "patches": 1}])
@@ -240,7 +255,7 @@ def test_a_record_that_cannot_be_read_warns_of_nothing(unlike: JSON, tmp_path: P
 @pytest.mark.usefixtures("small_blocks")
 def test_an_unfinished_map_needs_partial(tmp_path: Path) -> None:
     arguments = mapped(tmp_path, cells((20, 10, 0.9)), blocks=1)
-    refused(run(*arguments), "m.zarr", "has not finished")
+    refused(run(*arguments), "m.zarr", "has not finished", "--partial")
     assert not (tmp_path / "r.html").exists()
     ran(*arguments, "--partial")
     text = Page(tmp_path / "r.html").text

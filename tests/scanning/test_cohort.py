@@ -174,7 +174,7 @@ def test_a_finished_row_stays_whatever_a_later_attempt_says(
         assert rows(copied) == before
 
 
-def test_an_interrupted_overwrite_is_no_finished_row(
+def test_a_bug_in_one_slide_is_logged(
     copied: Path, archive: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> float:
@@ -182,6 +182,12 @@ def test_an_interrupted_overwrite_is_no_finished_row(
 
     monkeypatch.setattr(Session, "fill", broken)
     command = ("heatmap", archive, "--out", copied, "--model", tiny_model, *TORCH, "--overwrite")
+    before = rows(copied)
+    assert run(*command).exit_code == 1
+    assert rows(copied) == before  # --overwrite keeps a map until the new one is finished
+    for name in before:
+        shutil.rmtree(copied / name)
+    (copied / "slidescan.log").unlink()
     result = run(*command)
     assert result.exit_code == 1
     assert "Traceback" not in result.stderr

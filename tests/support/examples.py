@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import dicom_slides
+import maps
 import networks
 import numpy as np
 import patches
@@ -60,6 +62,17 @@ def _meets(name: str, argument: str) -> bool:
 
 def _slide(root: Path) -> None:
     slides.write_slide(root / "slide.tif", slides.section(300, 360), mpp=0.972, levels=(4,))
+
+
+def _dicom(root: Path) -> None:
+    made = dicom_slides.write_slide(root / "series", slides.section(300, 360), mpp=0.972)
+    shutil.move(made, root / "slide.dcm")
+
+
+def _dicom_map(root: Path) -> None:
+    values = np.full((38, 45), 0.1, np.float32)
+    values[10:20, 10:20] = 0.95
+    maps.write_map(root / "dcm.zarr", root / "slide.dcm", values)
 
 
 def _slides(root: Path) -> None:
@@ -157,6 +170,8 @@ def _plan(root: Path) -> None:
 
 MAKERS: dict[str, Callable[[Path], None]] = {
     "slide.tif": _slide,
+    "slide.dcm": _dicom,
+    "dcm.zarr": _dicom_map,
     "slides": _slides,
     "map.zarr": _map,
     "maps": _maps,
@@ -175,6 +190,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "plan.yaml": _plan,
 }
 NEEDS = {
+    "dcm.zarr": ("slide.dcm",),
     "map.zarr": ("slide.tif",),
     "maps": ("slides", MODEL),
     "runs/first": ("pcam",),

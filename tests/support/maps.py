@@ -47,7 +47,9 @@ def write_map(path: Path, slide_path: Path, values: NDArray[np.float32], **chang
     provenance. `blocks` is how many blocks are written, and leaves the map unfinished.
     """
     with Slide.open(slide_path) as slide:
-        grid = Grid(slide.plane(MPP).shape_px, 8)
+        sides_um = np.multiply(slide.extent_l0, slide.mpp)
+        height, width = np.ceil(sides_um / MPP - 1e-6).astype(int).tolist()
+        grid = Grid((height, width), 8)
         settings = {
             "slide": {
                 "fingerprint": slide.fingerprint,

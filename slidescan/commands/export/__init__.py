@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-FORMATS = {"geojson": "geojson", "png": "pictures", "csv": "tables", "parquet": "tables"}
+FORMATS = {
+    "geojson": "geojson",
+    "png": "pictures",
+    "csv": "tables",
+    "parquet": "tables",
+    "dicom": "dicom",
+}
 """The module of each format, in the order of `--help`. It has a command of the format's name, with
 underscores for hyphens, and is imported when it is called."""
 

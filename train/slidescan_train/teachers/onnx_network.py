@@ -11,11 +11,10 @@ from torch import Tensor
 
 from slidescan.engines.openvino.runtime import ov
 from slidescan.errors import ModelError
-from slidescan.geometry import PATCH_PX
 from slidescan.models.card import MOST_WEIGHTS
 from slidescan.tools.regular_files import read_regular
+from slidescan_train.teachers.graph import SHAPE, Graph
 
-SHAPE = (3, PATCH_PX, PATCH_PX)
 WANTED = f"it must take float32 RGB (N, {', '.join(map(str, SHAPE))}) with values 0..255, any N"
 
 # An entry of external_data in ONNX's protobuf: field 1, 8 bytes, then field 2.
@@ -41,24 +40,19 @@ class OnnxNetwork:
         model = _parse(path, content)
         _check(path, model)
         self._probabilities = _ends_in_probabilities(model)
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
         try:
-            self._compiled = ov.Core().compile_model(model, "CPU", options)
+            self._graph = Graph(model)
         except RuntimeError as error:
             raise ModelError(f"{path}: OpenVINO cannot run it: {_reason(error)}") from error
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits on the device of `x`. Raises `ModelError` where the graph refuses the batch."""
         try:
-            (answer,) = self._compiled([x.float().cpu().numpy()]).values()
+            values = self._graph(x)
         except RuntimeError as error:
             raise ModelError(
                 f"{self._path}: does not take {len(x)} patches: {_reason(error)}; {WANTED}"
             ) from error
-        values = torch.from_numpy(answer.copy()).float().to(x.device)
         return _logits(values) if self._probabilities else values
 
 
