@@ -250,6 +250,7 @@ def _extra(purpose: str, name: str) -> Iterator[None]:
 
 training_libraries = partial(_extra, "training", "train")
 evaluation_libraries = partial(_extra, "evaluation", "evaluate")
+spatialdata_libraries = partial(_extra, "export spatialdata", "spatialdata")
 dicom_libraries = partial(_extra, "export dicom", "dicom")
 viewer_libraries = partial(_extra, "the viewer", "view")
 parquet_libraries = partial(_extra, "Parquet", "parquet")

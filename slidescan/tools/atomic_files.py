@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from filelock import FileLock, Timeout
 
@@ -73,6 +73,36 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield the name of a folder beside `path` to make and fill; rename it to `path` at the end.
+
+    A folder at `path` stays until the new one is complete and on the disk. Callers refuse what must
+    not be replaced.
+
+    Raises WriteError.
+    """
+    check_folder(path)
+    prefix = f".{path.name}-"
+    with (
+        writing(path),
+        TemporaryDirectory(prefix=prefix, dir=path.parent, ignore_cleanup_errors=True) as hidden,
+    ):
+        # The hidden folder has mode 0700; what is made in it has the mode of the umask.
+        new, old = Path(hidden, "new"), Path(hidden, "old")
+        yield new
+        sync(new, *new.rglob("*"))
+        try:
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
         sync(path.parent)
 
 

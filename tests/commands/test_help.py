@@ -7,6 +7,7 @@ import inspect
 import shlex
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -23,6 +24,9 @@ HEADING = "Examples:"
 
 SLOW = ("train", "lr-find")
 """Commands whose examples take more than ten seconds."""
+
+NEEDED = {"export spatialdata": "spatialdata"}
+"""Libraries of commands that the development environment does not have."""
 
 
 def leaves(command: click.Command, *path: str) -> Iterator[tuple[str, click.Command]]:
@@ -49,9 +53,18 @@ def examples_of(command: click.Command) -> list[str]:
     return [line.strip() for line in after.splitlines() if line.strip()] if heading else []
 
 
+def marks(words: str) -> list[pytest.MarkDecorator]:
+    needed = NEEDED.get(words)
+    missing = needed is not None and find_spec(needed) is None
+    return [
+        *([pytest.mark.slow] if words in SLOW else []),
+        *([pytest.mark.skip(reason=f"needs {needed}")] if missing else []),
+    ]
+
+
 def lines() -> list[ParameterSet]:
     return [
-        pytest.param(words, line, id=line, marks=[pytest.mark.slow] if words in SLOW else [])
+        pytest.param(words, line, id=line, marks=marks(words))
         for words, command in COMMANDS.items()
         for line in examples_of(command)
     ]

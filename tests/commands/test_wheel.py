@@ -42,6 +42,7 @@ def test_the_wheel_holds_both_packages_and_the_weights(wheel: Path) -> None:
         "slidescan/models/weights/default.safetensors",
         "slidescan/models/weights/default.json",
         "slidescan_train/loop/training.py",
+        "slidescan/report/templates/slide.html.j2",
         "slidescan/viewer/static/index.html",
         "slidescan/viewer/static/page.js",
         "slidescan/viewer/static/page.css",

@@ -13,6 +13,7 @@ FORMATS = {
     "csv": "tables",
     "parquet": "tables",
     "dicom": "dicom",
+    "spatialdata": "spatialdata",
 }
 """The module of each format, in the order of `--help`. It has a command of the format's name, with
 underscores for hyphens, and is imported when it is called."""
