@@ -1,12 +1,12 @@
 # make demo: set up and scan a real slide. make test: set up and run the tests but the slow ones.
-# make slow: the slow tests. make check: lint, formatting, types, import contracts.
+# make slow: the slow tests. make faults: damage and kills in full, for hours. make check: lint, formatting, types, import contracts.
 # make page: build the viewer's page. It needs npm; the others do without.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SLIDE := demo/CMU-1-Small-Region.svs
 
-.PHONY: demo test slow check page clean
+.PHONY: demo test slow faults check page clean
 
 demo: $(VENV)/.demo $(SLIDE)
 	$(BIN)/slidescan heatmap $(SLIDE) --out demo/map.zarr
@@ -21,6 +21,12 @@ test: $(VENV)/.test
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# Thousands of mutated slides and hundreds of kills; -s shows how they ended. `make slow` has a short form.
+MUTATIONS ?= 2000
+KILLS ?= 200
+faults: $(VENV)/.test
+	SLIDESCAN_MUTATIONS=$(MUTATIONS) SLIDESCAN_KILLS=$(KILLS) $(BIN)/python -m pytest -s -m slow tests/faults
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from openslide import OpenSlide, OpenSlideError, __library_version__
 
 from slidescan.errors import SlideError
 from slidescan.tools.regular_files import open_regular
+
+if TYPE_CHECKING:
+    from PIL.ImageCms import ImageCmsProfile
 
 LIBRARY = __library_version__
 """OpenSlide's version."""
@@ -124,6 +127,18 @@ def open_handle(path: Path) -> OpenSlide:
         raise SlideError(
             f"{path}: not a slide that OpenSlide can open: {_one_line(error)}{hint}"
         ) from error
+
+
+def colour_profile(handle: Handle) -> ImageCmsProfile | None:
+    """The ICC profile of a slide; None where it has none, or one that cannot be read."""
+    if "openslide.icc-size" not in handle.properties:
+        return None
+    from PIL import ImageCms
+
+    try:
+        return handle.color_profile
+    except (ImageCms.PyCMSError, OSError, OpenSlideError):
+        return None
 
 
 def _one_line(error: Exception) -> str:

@@ -19,8 +19,9 @@ from slidescan.geometry import Box
 from slidescan.protocols import WHITE
 from slidescan.slides import properties
 from slidescan.slides.damage import Damage, place
+from slidescan.slides.doubts import check_photometric, find_doubts
 from slidescan.slides.fingerprint import find_fingerprint
-from slidescan.slides.handle import Handle, Handles, ReadError, open_handle
+from slidescan.slides.handle import Handle, Handles, ReadError, colour_profile, open_handle
 from slidescan.slides.plane import Plane
 from slidescan.slides.properties import Level, positive
 from slidescan.slides.samples import check_samples, plain_directories
@@ -57,6 +58,7 @@ class Slide:
         self.path = path
         directories = plain_directories(path, recorded.get("openslide.vendor"))
         check_samples(path, directories)
+        check_photometric(path, directories)
         self.mpp = properties.find_mpp(path, recorded, mpp)
         self.objective_power = positive(recorded.get("openslide.objective-power"))
         self.bounds_l0 = properties.find_bounds(recorded, Box(0, 0, height, width))
@@ -65,6 +67,9 @@ class Slide:
         )
         self.warnings = properties.find_warnings(
             recorded, self.mpp, self.objective_power, given=mpp is not None
+        )
+        self.warnings += tuple(
+            find_doubts(directories, recorded, self.levels, colour_profile(handle))
         )
         self.fingerprint = find_fingerprint(path, recorded)
         self._gap_bounds = [

@@ -74,6 +74,17 @@ def slidescan(
     return process.exitcode
 
 
+def kill(*arguments: object, log: Path, after_s: float, block_cells: int = BLOCK_CELLS) -> bool:
+    """Run the command line and kill it after some time; returns whether it was still running."""
+    arguments = tuple(map(str, arguments))
+    process = _forkserver().Process(target=_run, args=(arguments, log, None, block_cells, None, 1))
+    process.start()
+    process.join(after_s)
+    process.kill()
+    process.join()
+    return bool(process.exitcode == -signal.SIGKILL)
+
+
 def _run(
     arguments: Sequence[str],
     log: Path,

@@ -1,0 +1,113 @@
+"""Run many commands in a process that is watched: a crash or a hang is a finding, not the end."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+SECONDS, MEMORY_MB = 60, 2048
+"""What no command on a small file may exceed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one command ended."""
+
+    code: int
+    """The exit code; that of the process, negative, where a signal ended it."""
+    stderr: str
+    memory_mb: int
+    """The largest memory of the process so far."""
+
+    def fault(self) -> str | None:
+        """What is wrong with this end; None for success and for an error of one line."""
+        lines = [line for line in self.stderr.splitlines() if not line.startswith("Warning: ")]
+        if self.memory_mb > MEMORY_MB:
+            return f"took {self.memory_mb} MB"
+        if self.code == 0:
+            return f"success with {lines}" if lines else None
+        if self.code == 1 and len(lines) == 1 and lines[0].startswith("Error: "):
+            return None
+        return f"exit code {self.code}, {self.stderr[-600:]}"
+
+
+class Watched:
+    """A process that runs commands one after the other, and is started anew if it ends."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["slidescan.commands.heatmap"])
+        self._start()
+
+    def _start(self) -> None:
+        self._pipe, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=_work, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._pipe.close()
+
+    def run(self, *arguments: object) -> Outcome:
+        """Run `slidescan ARGUMENTS`."""
+        self._pipe.send([str(each) for each in arguments])
+        try:
+            if self._pipe.poll(SECONDS):
+                outcome: Outcome = self._pipe.recv()
+                return outcome
+            outcome = Outcome(-1, f"no end within {SECONDS} s", 0)
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            outcome = Outcome(self._process.exitcode or -1, "the process ended", 0)
+        self._end()
+        self._start()
+        return outcome
+
+
+def _work(pipe: Connection) -> None:
+    import traceback
+    import warnings
+
+    import torch
+    from click.testing import CliRunner
+
+    from slidescan.cli import main
+
+    torch.set_num_threads(1)
+    while True:
+        try:
+            arguments: Sequence[str] = pipe.recv()
+        except EOFError:
+            return
+        with warnings.catch_warnings(record=True) as caught:
+            result = CliRunner().invoke(main, arguments)
+        told = result.stderr + "".join(
+            f"{each.category.__name__}: {each.message}\n" for each in caught
+        )
+        if result.exc_info and result.exception and not isinstance(result.exception, SystemExit):
+            told += "".join(traceback.format_exception(*result.exc_info))
+        pipe.send(Outcome(result.exit_code, told, _memory_mb()))
+
+
+def _memory_mb() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
