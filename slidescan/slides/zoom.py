@@ -67,7 +67,7 @@ def read_reduced(slide: Slide, downsample: int, box: Box) -> NDArray[np.uint8]:
 
     Raises SlideError where the slide cannot be read.
     """
-    level = _level(slide, downsample)
+    level = source_level(slide, downsample)
     ratios = downsample / level.downsample[0], downsample / level.downsample[1]
     side = max(1, int(READ_PX / max(ratios)))
     if max(box.shape) <= side:
@@ -78,7 +78,7 @@ def read_reduced(slide: Slide, downsample: int, box: Box) -> NDArray[np.uint8]:
     return out
 
 
-def _level(slide: Slide, downsample: int) -> Level:
+def source_level(slide: Slide, downsample: int) -> Level:
     """The coarsest level of the slide that holds enough detail; level 0 if none does."""
     fine = [level for level in slide.levels if max(level.downsample) <= COARSER * downsample]
     return fine[-1] if fine else slide.levels[0]

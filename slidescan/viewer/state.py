@@ -11,7 +11,7 @@ from slidescan.errors import MapError, SlideError, SlidescanError
 from slidescan.viewer.cache import Cache
 from slidescan.viewer.catalogue import Catalogue, MapEntry, SlideEntry, check_slide_of
 from slidescan.viewer.descriptions import describe_map
-from slidescan.viewer.opened import PICTURES_BYTES, Opened
+from slidescan.viewer.opened import Kept, Opened
 
 if TYPE_CHECKING:
     from slidescan.viewer.patch import PatchClassifier
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SLIDES = 8
 """Slides that stay open: each has a cache of decoded tiles of 32 MB in OpenSlide."""
 
-MAPS = 16
+MAPS = 8
 CLASSIFIERS = 2
 
 
@@ -35,7 +35,7 @@ class State:
         self.models = models
         self.closing = False
         """The server ends: answers that tell of progress do, too."""
-        self._pictures = Cache[bytes](PICTURES_BYTES, len)
+        self._kept = Kept()
         self._slides = Cache[Opened](SLIDES)
         self._maps = Cache["Watched"](MAPS)
         self._classifiers = Cache["PatchClassifier"](CLASSIFIERS)
@@ -84,7 +84,7 @@ class State:
         """The open slide. Raises SlideError."""
         mpp = self.catalogue.named.mpp or _recorded_mpp(entry)
         return self._slides.get(
-            entry.id, lambda: Opened.open(entry.id, entry.path, mpp, self._pictures)
+            entry.id, lambda: Opened.open(entry.id, entry.path, mpp, self._kept)
         )
 
     def fitting(self, entry: SlideEntry) -> tuple[list[MapEntry], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import annotation_files
 import numpy as np
 import pytest
 import slides
+from PIL import Image
 from starlette.testclient import TestClient
 from viewing import ask, described, picture
+
+from slidescan.viewer.opened import Kept, Opened
 
 
 def test_the_tiles_of_a_level_are_the_slide(tmp_path: Path) -> None:
@@ -29,6 +33,27 @@ def test_the_tiles_of_a_level_are_the_slide(tmp_path: Path) -> None:
         whole = np.vstack(rows)
         assert whole.shape == pixels.shape
         assert np.abs(whole.astype(float) - pixels).mean() < 2  # JPEG
+
+
+@pytest.mark.parametrize("levels", [(), (4,), (2, (301, 201))], ids=str)
+def test_coarse_tiles_are_means_whatever_levels_the_file_has(
+    tmp_path: Path, levels: tuple[int, ...]
+) -> None:
+    pixels = slides.waves(1203, 805)
+    slides.write_slide(tmp_path / "waves.tif", pixels, levels=levels, tile=256)
+    opened = Opened.open("key", tmp_path / "waves.tif", None, Kept())
+    for level, step in (0, 4), (1, 2):
+        height, width = opened.zoom.levels[level]
+        content = opened.tile(level, 0, 0)
+        assert content
+        found = np.asarray(Image.open(io.BytesIO(content)))[:-3, :-3]
+        expected = [
+            pixels[y * step : (y + 1) * step, x * step : (x + 1) * step].mean((0, 1))
+            for y, x in ((0, 0), (30, 100), (190, 77))
+        ]
+        for (y, x), mean in zip(((0, 0), (30, 100), (190, 77)), expected, strict=True):
+            assert np.abs(found[y, x] - mean).max() < 12, (level, y, x)  # JPEG
+        assert found.shape == (min(height, 512) - 3, min(width, 512) - 3, 3)
 
 
 @pytest.mark.parametrize(
