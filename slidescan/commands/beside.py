@@ -33,10 +33,10 @@ def viewer_of(slides: Sequence[Path], out: Path, options: Sequence[str]) -> Iter
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
-        while not (is_map(out) or any(out.glob("*.zarr"))):
-            if ended.wait(LOOK_S):
-                return
-        started.append(subprocess.Popen(command))
+        while not (there := is_map(out) or any(out.glob("*.zarr"))) and not ended.wait(LOOK_S):
+            pass
+        if there:
+            started.append(subprocess.Popen(command))
 
     waiting = threading.Thread(target=start, daemon=True)
     waiting.start()
@@ -49,9 +49,11 @@ def viewer_of(slides: Sequence[Path], out: Path, options: Sequence[str]) -> Iter
             viewer.terminate()
             viewer.wait()
         raise
+    ended.set()
     waiting.join()
     try:
-        click.echo("The scan has finished; Ctrl-C ends the viewer.")
+        if started:
+            click.echo("The scan has finished; Ctrl-C ends the viewer.")
         for viewer in started:
             viewer.wait()
     except KeyboardInterrupt:

@@ -9,28 +9,29 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from slidescan.errors import MapError, SlideError, SlidescanError
 from slidescan.maps.finished import SlideSettings, read_checked_record
 from slidescan.maps.record import Record
-from slidescan.scanning.manifest import MANIFEST, read_manifest
+from slidescan.slides.finding import find_slides
 from slidescan.slides.fingerprint import same_slide
-
-SLIDES = frozenset(
-    {
-        *(".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide"),
-        *(".tif", ".tiff", ".vms", ".vmu"),
-    }
-)
-"""Suffixes of the files in a folder that are listed as slides."""
 
 ANNOTATIONS = frozenset({".xml", ".json", ".geojson"})
 
 LISTED_S = 2.0
-"""A folder is listed again after this time."""
+"""A folder is listed again after this time, or later if listing it takes long."""
+
+BUSY_SHARE = 0.05
+"""The share of the time that may go into listing."""
+
+
+Rows: TypeAlias = Mapping[Path, Mapping[str, str]]
+"""Of manifests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class MapEntry:
     path: Path
     record: Record
     slide: SlideSettings
+    highest: float | None = None
+    """its highest value, where the manifest has it"""
 
     @property
     def name(self) -> str:
@@ -99,7 +102,7 @@ class Catalogue:
     def __init__(self, named: Named) -> None:
         self.named = named
         self._lock = threading.Lock()
-        self._listed_at = 0.0
+        self._list_at = 0.0
         self._listing = _Listing()
         self.refresh()
 
@@ -116,7 +119,7 @@ class Catalogue:
 
     @property
     def problems(self) -> list[str]:
-        """A line for each map that cannot be offered."""
+        """A line for each map that cannot be offered, and for each slide that was not scanned."""
         return self._listing.problems
 
     def slides(self) -> list[SlideEntry]:
@@ -134,18 +137,23 @@ class Catalogue:
     def refresh(self) -> _Listing:
         """List the folders again, if that was not done just now."""
         with self._lock:
-            if not self._listed_at or time.monotonic() - self._listed_at > LISTED_S:
+            if (started := time.monotonic()) >= self._list_at:
                 self._listing = _list(self.named)
-                self._listed_at = time.monotonic()
+                ended = time.monotonic()
+                self._list_at = ended + max(LISTED_S, (ended - started) / BUSY_SHARE)
             return self._listing
 
 
 def _list(named: Named) -> _Listing:
     found = _Listing()
-    slides = {path.resolve(): path for path in (*named.slides, *_in_folders(named, SLIDES))}
+    rows = _manifest_rows(named, found.problems)
+    slides = {path.resolve(): path for path in named.slides}
+    for folder in named.folders:
+        slides |= {path.resolve(): path for path in find_slides(folder)}
     owned: dict[Path, list[MapEntry]] = {resolved: [] for resolved in slides}
-    for entry in _maps(named, found.problems):
-        slide = next(iter(slides)) if named.single else _slide_of(entry, slides)
+    for entry in _maps(named, rows, found.problems):
+        row = rows.get(entry.path.resolve(), {})
+        slide = next(iter(slides)) if named.single else _slide_of(entry, slides, row)
         if slide not in owned:
             slides[slide], owned[slide] = slide, []
         owned[slide].append(entry)
@@ -156,60 +164,60 @@ def _list(named: Named) -> _Listing:
     return found
 
 
-def _in_folders(named: Named, suffixes: Iterable[str]) -> list[Path]:
-    """Files with these suffixes in the named folders; those of other programs are passed over."""
-    return [
-        path
-        for folder in named.folders
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
-    ]
+def _manifest_rows(named: Named, problems: list[str]) -> Rows:
+    """The rows of the manifests beside the named maps, by the paths of their maps."""
+    found: dict[Path, Mapping[str, str]] = {}
+    for folder in {*named.folders, *(path.parent for path in named.maps)}:
+        if not (folder / "manifest.csv").is_file():
+            continue
+        from slidescan.scanning.manifest import FAILED, MANIFEST, read_manifest  # imports zarr
+
+        try:
+            rows = read_manifest(folder / MANIFEST)
+        except SlidescanError:
+            continue  # somebody else's file
+        found |= {(folder / name).resolve(): row for name, row in rows.items()}
+        if folder in named.folders:
+            failed = (row for row in rows.values() if row["state"] == FAILED)
+            problems += [f"{row['slide']}: not scanned: {row['reason']}" for row in failed]
+    return found
 
 
-def _maps(named: Named, problems: list[str]) -> list[MapEntry]:
+def _maps(named: Named, rows: Rows, problems: list[str]) -> list[MapEntry]:
     """The maps that can be offered; of the others, a line each."""
     paths = {path.resolve(): path for path in named.maps}
     for folder in named.folders:
         paths |= {path.resolve(): path for path in sorted(folder.glob("*.zarr"))}
     entries = []
-    for path in paths.values():
+    for resolved, path in paths.items():
         try:
-            entries.append(_map_entry(path))
+            entries.append(_map_entry(path, rows.get(resolved, {})))
         except MapError as error:
             problems.append(str(error))
     return entries
 
 
-def _map_entry(path: Path) -> MapEntry:
+def _map_entry(path: Path, row: Mapping[str, str]) -> MapEntry:
     """Raises MapError."""
     record, slide = read_checked_record(path)
-    return MapEntry(_id(path.resolve()), path, record, slide)
+    highest = None
+    with suppress(KeyError, ValueError):
+        highest = float(row["highest"]) if record.complete else None
+    return MapEntry(_id(path.resolve()), path, record, slide, highest)
 
 
-def _slide_of(entry: MapEntry, slides: dict[Path, Path]) -> Path:
-    """The slide of a map by its recorded file name; beside the map where it is missing."""
-    name = str(entry.record.provenance["slide"])
-    for resolved, path in slides.items():
-        if path.name == name:
-            return resolved
-    return next(
-        (path.resolve() for path in _elsewhere(entry, name) if path.is_file()),
-        entry.path.resolve().parent / name,
-    )
+def _slide_of(entry: MapEntry, slides: Mapping[Path, Path], row: Mapping[str, str]) -> Path:
+    """The slide of a map: by the manifest, by its recorded file name, or else beside the map.
 
-
-def _elsewhere(entry: MapEntry, name: str) -> Iterator[Path]:
-    """Where the slide of a map may be: beside it, or where the folder's manifest has it."""
-    folder = entry.path.parent
-    yield folder / name
-    try:
-        row = read_manifest(folder / MANIFEST).get(entry.path.name)
-    except SlidescanError:
-        return  # somebody else's file
-    if row:
-        recorded = Path(str(row["slide"]))
-        # Version 0.1.0 wrote the path as it was typed, from a folder that is not recorded.
-        yield from (recorded, folder / recorded, folder.parent / recorded)
+    The path does not exist where the slide has moved.
+    """
+    name, folder = str(entry.record.provenance["slide"]), entry.path.parent
+    recorded = Path(row.get("slide", name))
+    # Version 0.1.0 wrote the path as it was typed, from a folder that is not recorded.
+    places = [recorded, folder / recorded, folder.parent / recorded] if row else []
+    there = (place.resolve() for place in places if place.is_file())
+    named = (resolved for resolved, path in slides.items() if path.name == name)
+    return next(there, next(named, folder.resolve() / name))
 
 
 def _slide_entry(path: Path, resolved: Path, maps: Sequence[MapEntry], named: Named) -> SlideEntry:
@@ -262,10 +270,11 @@ def sort_paths(paths: Sequence[Path], annotations: Sequence[Path], mpp: float | 
     folders = tuple(path for path in paths if path.is_dir() and path not in maps)
     slides = tuple(path for path in paths if path not in (*maps, *folders))
     named = Named(slides, maps, folders, tuple(annotations), mpp)
-    entries = [_map_entry(path) for path in maps]
+    entries = [_map_entry(path, {}) for path in maps]
     if slides or folders:
         return named
-    found = {_slide_of(entry, {}): entry for entry in entries}
+    rows = _manifest_rows(named, [])
+    found = {_slide_of(each, {}, rows.get(each.path.resolve(), {})): each for each in entries}
     for slide, entry in found.items():
         if not slide.is_file():
             raise SlideError(

@@ -104,8 +104,8 @@ class State:
 
     def highest(self, entry: MapEntry) -> float | None:
         """The highest value of a finished map; None until it is known, which reads all of it."""
-        if not entry.record.complete:
-            return None
+        if not entry.record.complete or entry.highest is not None:
+            return entry.highest
         with self._lock:
             if entry.id in self._highest:
                 return self._highest[entry.id]

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from viewing import ask, begin, described, finish
 
 from slidescan.errors import MapError, SlideError
+from slidescan.scanning.manifest import DONE, FAILED, Manifest
 from slidescan.viewer import catalogue
 from slidescan.viewer.catalogue import Catalogue, sort_paths
 from slidescan.viewer.state import State
@@ -90,6 +91,31 @@ def test_the_manifest_says_where_the_slides_are(folder: Path, tmp_path: Path) ->
     with ask(folder / "maps") as client:
         assert listed(client)["slides"][0]["state"] == "ok"
         assert described(client)["maps"][0]["name"] == "a"
+
+
+def test_the_manifest_gives_scores_and_failures(folder: Path) -> None:
+    manifest = Manifest(folder)
+    row = {"state": DONE, "highest": "0.7654", "slide": str(folder / "a.tif")}
+    manifest.record("a.zarr", row)
+    manifest.record("b.zarr", {"state": FAILED, "slide": "b.tif", "reason": "no tissue at all"})
+    manifest.flush()
+    with ask(folder) as client:
+        found = listed(client)
+    assert found["slides"][0]["maps"][0]["highest"] == 0.7654
+    assert "b.tif: not scanned: no tissue at all" in found["warnings"]
+
+
+def test_of_slides_with_one_name_the_manifest_says_which(folder: Path, tmp_path: Path) -> None:
+    (folder / "other").mkdir()
+    slides.write_slide(folder / "other" / "a.tif", slides.checkerboard(200, 300), mpp=0.5)
+    finish(*begin(folder / "x.zarr", folder / "other" / "a.tif"))
+    manifest = Manifest(folder)
+    manifest.record("a.zarr", {"state": DONE, "slide": str(folder / "a.tif")})
+    manifest.record("x.zarr", {"state": DONE, "slide": str(folder / "other" / "a.tif")})
+    manifest.flush()
+    with ask(folder) as client:
+        shown = [[each["name"] for each in slide["maps"]] for slide in listed(client)["slides"]]
+    assert sorted(shown) == [[], ["a"], ["x"]]
 
 
 def test_a_map_finds_the_slide_beside_it(folder: Path) -> None:
