@@ -31,7 +31,7 @@ from slidescan.errors import DataError, SlidescanError, WriteError
 from slidescan.patches.decoding import Bad
 from slidescan.patches.labelled import Data, load_data, reading, splits, write_split
 from slidescan.patches.labelled.patches import Patches
-from slidescan.patches.labelled.splits import in_validation
+from slidescan.patches.labelled.splits import ids_sha256, in_validation
 from slidescan.patches.labelled.summary import measure
 from slidescan.tools import atomic_files
 
@@ -824,6 +824,11 @@ def test_the_fingerprint_is_of_what_is_used(kaggle: Path, tmp_path: Path) -> Non
     second = load_data(renamed).fingerprint
     patches.save_patch(renamed, own[0], 255 - DATA.pixels(0))
     assert len({first, second, load_data(renamed).fingerprint}) == 3
+
+
+def test_ids_have_one_digest_in_any_order() -> None:
+    assert ids_sha256(["b", "a"]) == hashlib.sha256(b"a\nb\n").hexdigest()
+    assert ids_sha256(["ab"]) != ids_sha256(["a", "b"])
 
 
 # --- slidescan data -------------------------------------------------------------------------

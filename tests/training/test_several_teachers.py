@@ -11,7 +11,6 @@ from pathlib import Path
 import learning
 import networks
 import numpy as np
-import patches
 import pytest
 import torch
 import yaml
@@ -141,11 +140,6 @@ def test_a_teacher_named_twice_is_refused(two: tuple[Path, Path], tmp_path: Path
 
 
 # --- the command ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return patches.write(tmp_path_factory.mktemp("data") / "pcam", patches.make(120))
 
 
 def train(*args: object) -> Result:
