@@ -36,6 +36,8 @@ Warn = Callable[[str], None]
 
 FREE = ("workers", "checkpoint_minutes")
 """Settings that do not change the result, so a resumed run may have others."""
+LISTED = 8
+"""Settings that differ, in an error message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def refuse_another(out: Path, there: Mapping[str, Any], here: Mapping[str, Any])
     """Refuse to resume a run with other settings than those in its checkpoint.
 
     Raises:
-        ConfigError: with each setting that differs.
+        ConfigError: with the settings that differ, those of the whole run before nested ones.
     """
     there = {**_of_one_teacher(there), "config": _completed(there["config"])}
     lines = [d for d in differences(there, here) if not d.startswith(_free())]
@@ -159,8 +161,11 @@ def refuse_another(out: Path, there: Mapping[str, Any], here: Mapping[str, Any])
     if any(line.startswith("config.epochs:") for line in lines):
         # The learning rate at each step depends on the number of epochs.
         more = f"; to train for more epochs, start a new run with --init {out / LAST}"
+    told = sorted(lines, key=lambda line: line.partition(":")[0].count("."))
+    if len(told) > LISTED:
+        told[LISTED:] = [f"and {len(told) - LISTED} more"]
     raise ConfigError(
-        f"{out}: was begun with other settings: {'; '.join(lines)}; use those, or another "
+        f"{out}: was begun with other settings: {'; '.join(told)}; use those, or another "
         f"--out{more}"
     )
 
