@@ -26,6 +26,7 @@ export interface Listing {
   title: string;
   folder: boolean;
   slides: SlideSummary[];
+  warnings?: string[];
 }
 
 export interface MapInfo {

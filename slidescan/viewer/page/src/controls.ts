@@ -54,6 +54,9 @@ export function slider({ label, step, digits, onInput, onDone, hint }: SliderOpt
     field.removeAttribute("aria-invalid");
     onDone?.(current);
   });
+  field.addEventListener("keydown", ({ key }) => {
+    if (key === "Enter") input.focus(); // so that the page's keys work again
+  });
   const element = h("div", { class: "slider", title: hint },
     h("span", { class: "slider-label" }, label), input, field);
   return { element, input, set };

@@ -1,7 +1,8 @@
 /** The slides of a folder, with their maps and scores. */
 
+import { getListing, request } from "./api";
 import type { Listing, SlideSummary } from "./contract";
-import { h } from "./dom";
+import { h, inWords } from "./dom";
 import { area, probability } from "./format";
 import { slideLink } from "./link";
 
@@ -12,7 +13,11 @@ const ORDERS: Record<string, (a: SlideSummary, b: SlideSummary) => number> = {
 
 const highest = ({ maps }: SlideSummary) => Math.max(-1, ...maps.map((map) => map.highest ?? -1));
 
-export function folder({ slides }: Listing): HTMLElement {
+const AGAIN_MS = 4000;
+
+/** The list, which asks again while scores are computed or maps are being scanned. */
+export function folder({ slides, warnings = [] }: Listing): { element: HTMLElement; stop: () => void } {
+  let timer = 0;
   const cards = h("ul", { class: "cards" });
   const count = h("span", { class: "muted", role: "status" });
   const search = h("input", { type: "search", placeholder: "Name", "aria-label": "Show names with" });
@@ -25,23 +30,56 @@ export function folder({ slides }: Listing): HTMLElement {
     count.textContent = found.length === 1 ? "1 slide" : `${found.length} slides`;
     cards.replaceChildren(...found.map(card));
   };
+  const refresh = async () => {
+    try {
+      const { slides: now } = await getListing();
+      if (JSON.stringify(now) !== JSON.stringify(slides)) {
+        slides = now;
+        const focused = document.activeElement?.getAttribute("href");
+        show();
+        if (focused) cards.querySelector<HTMLElement>(`a[href="${CSS.escape(focused)}"]`)?.focus();
+      }
+    } catch {
+      // A slide that is opened says what is wrong.
+    }
+    if (slides.some(unsettled)) timer = window.setTimeout(refresh, AGAIN_MS);
+  };
+  if (slides.some(unsettled)) timer = window.setTimeout(refresh, AGAIN_MS);
   search.addEventListener("input", show);
   order.addEventListener("change", show);
   show();
   const empty = h("p", { class: "page-message" }, "There is no slide in this folder.");
-  return h("div", { class: "folder" },
-    h("div", { class: "folder-head" }, search, order, count), slides.length ? cards : empty);
+  const element = h("div", { class: "folder" },
+    h("div", { class: "folder-head" }, search, order, count),
+    ...warnings.map((text) => h("p", { class: "folder-warning error" }, text)),
+    slides.length ? cards : empty);
+  return { element, stop: () => clearTimeout(timer) };
+}
+
+const unsettled = ({ state, maps }: SlideSummary) =>
+  state === "ok" && maps.some(({ complete, highest: p }) => !complete || p === null);
+
+const none = () => h("span", { class: "muted" }, "No picture");
+
+/** A slide is opened for its thumbnail: say why it cannot be. */
+async function explain(picture: HTMLElement, url: string): Promise<void> {
+  const place = picture.closest(".card");
+  picture.replaceWith(none());
+  try {
+    await request(url);
+  } catch (error) {
+    place?.append(h("p", { class: "error" }, inWords(error)));
+  }
 }
 
 function card(slide: SlideSummary): HTMLElement {
   const { id, name, state, error, thumbnail, maps } = slide;
-  const picture = thumbnail
-    ? h("img", { src: thumbnail, alt: "", loading: "lazy" })
-    : h("span", { class: "muted" }, "No picture");
+  const picture = thumbnail ? h("img", { src: thumbnail, alt: "", loading: "lazy" }) : none();
+  picture.addEventListener("error", () => void explain(picture, thumbnail ?? ""));
   const lines = state === "error"
     ? [h("p", { class: "error" }, error ?? "The slide cannot be opened.")]
     : maps.length
-      ? maps.map((map) => h("p", {}, h("strong", {}, map.highest === null ? "–" : probability(map.highest)),
+      ? maps.map((map) => h("p", {}, h("strong", {}, map.highest === null ? "…" : probability(map.highest)),
           h("span", { class: "muted" }, ` ${map.name}`),
           map.tissue_mm2 === null ? null : h("span", { class: "muted" }, `, ${area(map.tissue_mm2)} tissue`),
           map.complete ? null : h("span", { class: "tag" }, "being scanned")))

@@ -41,6 +41,12 @@ export const area = (mm2: number): string =>
 export const lengthUm = (um: number): string =>
   um >= 1000 ? `${short(um / 1000)} mm` : `${short(um)} µm`;
 
+/** A length that is a round number. */
+export const round = (um: number): string => {
+  const plain = formatter({ maximumSignificantDigits: 3 });
+  return um >= 1000 ? `${plain.format(um / 1000)} mm` : `${plain.format(um)} µm`;
+};
+
 export function duration(seconds: number): string {
   if (seconds < 60) return `${fixed(Math.max(1, seconds), 0)} s`;
   const minutes = Math.round(seconds / 60);

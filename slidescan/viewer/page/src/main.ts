@@ -14,6 +14,7 @@ const main = byId("main");
 const keys = new Keys();
 let listing: Listing | null = null;
 let view: SlideView | null = null;
+let stopFolder = () => {};
 let opening = 0;
 
 function message(text: string): void {
@@ -36,8 +37,9 @@ async function route(again = false): Promise<void> {
   const turn = ++opening;
   view?.destroy();
   view = null;
+  stopFolder();
   try {
-    listing ??= await getListing();
+    listing = await getListing();
     const only = listing.folder ? null : listing.slides[0]?.id;
     const id = wanted ?? only;
     if (id == null) return showFolder(listing);
@@ -47,7 +49,8 @@ async function route(again = false): Promise<void> {
   }
 }
 
-function showFolder({ title, slides, folder: isFolder }: Listing): void {
+function showFolder(listing: Listing): void {
+  const { title } = listing;
   document.title = `${title} – slidescan`;
   document.body.className = "in-folder";
   byId("title").textContent = title;
@@ -55,7 +58,9 @@ function showFolder({ title, slides, folder: isFolder }: Listing): void {
   byId("readout").replaceChildren();
   tools();
   keys.set([{ keys: ["d"], text: "Dark or light", run: switchTheme }]);
-  main.replaceChildren(folder({ title, slides, folder: isFolder }));
+  const { element, stop } = folder(listing);
+  stopFolder = stop;
+  main.replaceChildren(element);
 }
 
 async function showSlide(id: string, { folder: isFolder, slides }: Listing, turn: number): Promise<void> {
@@ -78,7 +83,6 @@ async function showSlide(id: string, { folder: isFolder, slides }: Listing, turn
     { keys: ["d"], text: "Dark or light", run: switchTheme },
     ...(isFolder ? [{ keys: ["g"], text: "All slides", run: () => (location.hash = "") }] : []),
   ]);
-  for (const warning of slide.warnings) say(warning, true);
 }
 
 startTheme();

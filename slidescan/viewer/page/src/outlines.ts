@@ -6,6 +6,8 @@ import type { Transform } from "./mosaic";
 export interface Shape {
   path: Path2D;
   colour: string;
+  /** The class that was annotated. */
+  name: string;
 }
 
 export interface Marks {
@@ -19,7 +21,8 @@ export interface Marks {
 }
 
 const TISSUE = "#0f766e";
-const ANNOTATION = "#1d4ed8";
+/** Of classes without a colour: those of Okabe and Ito, dark enough on glass. */
+const CLASSES = ["#0072b2", "#d55e00", "#b1367f", "#007a5a", "#6b4fbb", "#8a6d00"];
 const REGION = "#111827";
 const SMALL_PX = 14; // a region smaller than this on the screen gets a ring
 const RINGED = 30; // the hottest of them; hundreds of rings would hide the tissue
@@ -36,10 +39,17 @@ export function path(polygons: Polygon[]): Path2D {
   return found;
 }
 
-export const shape = ({ colour, rings }: Annotation): Shape =>
-  ({ path: path([rings]), colour: colour ?? ANNOTATION });
+/** The outlines of a file; `names` are its classes so far, in the order that they were met. */
+export function shapes(annotations: Annotation[], names: string[]): Shape[] {
+  return annotations.map(({ class: name, colour, rings }) => {
+    if (!names.includes(name)) names.push(name);
+    const chosen = CLASSES[names.indexOf(name) % CLASSES.length] as string;
+    return { path: path([rings]), colour: colour ?? chosen, name };
+  });
+}
 
 const paths = new WeakMap<Region, Path2D>();
+const corners = new WeakMap<Region, Point>();
 
 function regionPath(region: Region): Path2D {
   let found = paths.get(region);
@@ -92,7 +102,7 @@ export class Pen {
       this.stroke(regionPath(region), REGION, line);
     }
     if (chosen || extent >= NUMBERED_PX)
-      this.label(String(region.number), [x + width, y], chosen);
+      this.label(String(region.number), small ? [x + width, y] : this.corner(region), chosen);
   }
 
   private patch(box: Box): void {
@@ -123,6 +133,17 @@ export class Pen {
     context.fillStyle = "#fff";
     context.fillText(text, x, y + ratio / 2);
     context.restore();
+  }
+
+  /** The vertex of the outline that lies farthest to the upper right. */
+  private corner(region: Region): Point {
+    let found = corners.get(region);
+    if (!found) {
+      const ring = region.outline[0] ?? [[region.box[0], region.box[1]]];
+      found = ring.reduce((best, at) => (at[0] - at[1] > best[0] - best[1] ? at : best));
+      corners.set(region, found);
+    }
+    return [this.view.left + found[0] * this.view.scale, this.view.top + found[1] * this.view.scale];
   }
 
   private onScreen([x, y, width, height]: Box): Box {

@@ -21,6 +21,35 @@ export interface Hooks {
   onDamage: (reason: string) => void;
 }
 
+interface Drawer {
+  minimumOverlapRequired: () => boolean;
+  _drawTile: (tile: OpenSeadragon.Tile, ...more: unknown[]) => void;
+}
+
+/**
+ * Let tiles begin and end at whole device px.
+ *
+ * OpenSeadragon enlarges each tile by a px instead, so that there are no gaps: the slide would lie
+ * up to a px beside the map (OpenSeadragon issue 2004). The tests measure the distance.
+ */
+function snapTiles(drawer: unknown): void {
+  const own = drawer as Drawer;
+  const draw = own._drawTile;
+  const ratio = () => devicePixelRatio || 1;
+  // Neighbours compute a common border each from its own side; a tie must not be rounded apart.
+  const whole = (px: number) => Math.round(px * ratio() - 1e-6) / ratio();
+  own.minimumOverlapRequired = () => false;
+  own._drawTile = (tile, ...more) => {
+    const { position, size } = tile;
+    if (!position || !size) return; // it was never placed
+    const [left, top] = [whole(position.x), whole(position.y)];
+    const [right, bottom] = [whole(position.x + size.x), whole(position.y + size.y)];
+    tile.position = new OpenSeadragon.Point(left, top);
+    tile.size = new OpenSeadragon.Point(right - left, bottom - top);
+    draw.call(own, tile, ...more);
+  };
+}
+
 export class Pane {
   readonly element: HTMLElement;
   readonly viewer: OpenSeadragon.Viewer;
@@ -49,13 +78,14 @@ export class Pane {
       visibilityRatio: 0.1,
       zoomPerScroll: 1.3,
       imageLoaderLimit: 5,
-      maxImageCacheCount: 300, // tiles of 512 x 512 x 4 bytes: 315 MB
+      maxImageCacheCount: label ? 60 : 240, // of a MB; with a label, there are up to four views
       tileRetryMax: 2,
       tileRetryDelay: 2000,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsPen: { clickToZoom: false, dblClickToZoom: true },
     } as OpenSeadragon.Options);
+    snapTiles(this.viewer.drawer);
     this.listen(hooks);
   }
 
@@ -151,7 +181,12 @@ export class Pane {
     context.clearRect(0, 0, width, height);
     const { left, top, scale } = this.transform();
     const view = { left: left * ratio, top: top * ratio, scale: scale * ratio };
+    context.save();
+    context.beginPath(); // the last cells reach beyond the slide
+    context.rect(view.left, view.top, this.slide.width * view.scale, this.slide.height * view.scale);
+    context.clip();
     for (const [tiles, layer] of this.content()) this.map(tiles, layer, view, [width, height]);
+    context.restore();
     new Pen(context, view, ratio).draw(this.marks, this.settings);
   }
 

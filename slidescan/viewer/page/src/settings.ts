@@ -1,6 +1,6 @@
 /** What the reader has chosen; the view is redrawn from it, and a link holds it. */
 
-import { COLOUR_MAPS, type ColourMap } from "./colours";
+import type { ColourMap } from "./colours";
 import type { MapInfo, Slide } from "./contract";
 
 export interface Layer {
@@ -39,9 +39,9 @@ export const MAX_SIDE = 4;
 
 function layer(map: MapInfo, index: number): Layer {
   const threshold = map.thresholds["sens95"] ?? 0.5;
-  const colours = COLOUR_MAPS[index % COLOUR_MAPS.length] as ColourMap;
   return {
-    id: map.id, shown: index === 0, opacity: 0.5, low: 0, high: 1, colours, threshold, cut: true,
+    id: map.id, shown: index === 0, opacity: 0.5, low: 0, high: 1, colours: "viridis", threshold,
+    cut: true,
   };
 }
 

@@ -25,6 +25,7 @@ import { Stage } from "./stage";
 const LINK_MS = 300;
 const REST_MS = 400;
 const HISTOGRAM_MS = 1000;
+const REGIONS_MS = 15_000;
 export const MAGNIFICATIONS = [1.25, 2.5, 5, 10, 20, 40];
 
 export class SlideView {
@@ -49,6 +50,7 @@ export class SlideView {
   private restTimer = 0;
   private histogramTimers = new Map<string, number>();
   private selected = -1;
+  private regionsAt = 0;
 
   constructor(main: HTMLElement, readonly slide: Slide, hash: string) {
     const settings = defaults(slide);
@@ -58,9 +60,9 @@ export class SlideView {
     for (const tiles of this.tiles) tiles.onDamage = (reason) => this.warn(reason);
 
     const stageElement = h("div", { class: "panes" });
-    const restRegions = () => void this.regions.load(this.version);
-    this.layers = new LayersPanel(slide.maps, this.state);
-    this.threshold = new ThresholdPanel(slide.maps, this.state, restRegions);
+        this.layers = new LayersPanel(slide.maps, this.state);
+    this.threshold = new ThresholdPanel(slide.maps, this.state,
+      () => this.loadRegions());
     this.regions = new RegionsPanel(slide.maps, this.state,
       (regions, current) => this.mark(regions, current), (region) => this.visit(region));
     this.outlines = new OutlinesPanel(slide, this.state, this.marks, () => this.stage?.draw());
@@ -82,6 +84,7 @@ export class SlideView {
       this.stage.go({ ...this.stage.first.place(), x, y }));
     stageBox.append(this.crosshair, this.magnifier(),
       h("div", { class: "corner" }, this.scale, this.strength), this.overview.element, this.warnings);
+    for (const warning of slide.warnings) this.warn(warning);
     for (const map of slide.maps) for (const warning of map.warnings) this.warn(`${map.name}: ${warning}`);
     this.state.onChange(() => this.changed());
     this.stage.first.viewer.addOnceHandler("open", () => {
@@ -95,6 +98,7 @@ export class SlideView {
 
   destroy(): void {
     for (const timer of [this.linkTimer, this.restTimer]) clearTimeout(timer);
+    for (const timer of this.histogramTimers.values()) clearTimeout(timer);
     for (const stop of this.stops) stop();
     for (const pane of this.stage.panes) pane.destroy();
   }
@@ -128,7 +132,7 @@ export class SlideView {
 
   private followMaps(): void {
     this.slide.maps.forEach((map, index) => {
-      this.histogram(map);
+      this.histogram(map, 0);
       this.stops.push(follow(map, {
         onProgress: (progress) => void this.progress(map, index, progress),
         onSilence: () => this.layers.silent(index),
@@ -144,6 +148,8 @@ export class SlideView {
       this.stage.draw();
       this.overview.draw();
       this.histogram(map);
+      const due = Date.now() - this.regionsAt > REGIONS_MS && !this.regions.inUse;
+      if (due && index === this.state.settings.selected) this.loadRegions();
     }
     if (!progress.complete) return;
     try {
@@ -152,13 +158,12 @@ export class SlideView {
       say(inWords(error), true);
     }
     say(`${map.name} is complete`);
-    if (index === this.state.settings.selected) void this.regions.load(progress.version);
+    if (index === this.state.settings.selected) this.loadRegions();
   }
 
-  /** Fetch it at most once a second: while a scan runs, each block changes it. */
-  private histogram(map: MapInfo): void {
+  /** While a scan runs each block changes it, so changes of a second are fetched at once. */
+  private histogram(map: MapInfo, wait = HISTOGRAM_MS): void {
     if (this.histogramTimers.has(map.id)) return;
-    const first = !this.histogramTimers.size && this.selected < 0;
     const timer = window.setTimeout(async () => {
       this.histogramTimers.delete(map.id);
       const index = this.slide.maps.indexOf(map);
@@ -167,8 +172,13 @@ export class SlideView {
       } catch (error) {
         this.warn(inWords(error));
       }
-    }, first ? 0 : HISTOGRAM_MS);
+    }, wait);
     this.histogramTimers.set(map.id, timer);
+  }
+
+  private loadRegions(): void {
+    this.regionsAt = Date.now();
+    void this.regions.load(this.version);
   }
 
   private mark(regions: Region[], current: number | null): void {
@@ -210,7 +220,7 @@ export class SlideView {
   /** The threshold has been moved by key: look for regions when no key follows. */
   rest(): void {
     clearTimeout(this.restTimer);
-    this.restTimer = window.setTimeout(() => void this.regions.load(this.version), REST_MS);
+    this.restTimer = window.setTimeout(() => this.loadRegions(), REST_MS);
   }
 
   private moved(): void {
@@ -228,7 +238,7 @@ export class SlideView {
 
   private changed(): void {
     const { selected } = this.state.settings;
-    if (selected !== this.selected) void this.regions.load(this.version);
+    if (selected !== this.selected) this.loadRegions();
     this.selected = selected;
     this.threshold.update();
     this.overview.draw();

@@ -45,7 +45,8 @@ class Card {
         this.opacity.element,
         h("div", { class: "slider" }, h("span", { class: "slider-label" }, "Colours"),
           this.strip, this.colours),
-        this.low.element, this.high.element));
+        h("details", { class: "more" }, h("summary", {}, "Range of the colours"),
+          this.low.element, this.high.element)));
   }
 
   private get layer() {

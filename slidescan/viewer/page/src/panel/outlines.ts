@@ -4,13 +4,15 @@ import { getAnnotations, getTissue } from "../api";
 import type { Slide } from "../contract";
 import { check } from "../controls";
 import { h, inWords, say } from "../dom";
-import { type Marks, path, shape, type Shape } from "../outlines";
+import { type Marks, path, type Shape, shapes } from "../outlines";
 import type { State } from "../settings";
 
 export class OutlinesPanel {
   readonly element: HTMLElement;
   private shapes = new Map<string, Shape[]>();
   private tissueOf = "";
+  private classes: string[] = [];
+  private legend = h("ul", { class: "legend" });
 
   constructor(
     private slide: Slide, private state: State, private marks: Marks, private redraw: () => void,
@@ -18,11 +20,11 @@ export class OutlinesPanel {
     const tissue = check("Tissue that was scanned (t)", (on) => state.change({ tissue: on }), "#0f766e");
     const regions = check("Regions (r)", (on) => state.change({ regions: on }), "#111827");
     const annotations = slide.annotations.map(({ id, name }) => ({
-      id, box: check(name, (on) => this.toggle(id, on), "#1d4ed8"),
+      id, box: check(name, (on) => this.toggle(id, on)),
     }));
     const boxes = [...(slide.maps.length ? [regions, tissue] : []), ...annotations.map(({ box }) => box)];
     this.element = h("section", { class: "group", hidden: !boxes.length },
-      h("h2", {}, "Outlines"), ...boxes.map((box) => box.element));
+      h("h2", {}, "Outlines"), ...boxes.map((box) => box.element), this.legend);
     const update = () => {
       tissue.set(state.settings.tissue);
       regions.set(state.settings.regions);
@@ -54,10 +56,20 @@ export class OutlinesPanel {
     this.redraw();
   }
 
+  private showLegend(): void {
+    const colours = new Map([...this.shapes.values()].flat().map(({ name, colour }) => [name, colour]));
+    this.legend.replaceChildren(...[...colours].map(([name, colour]) => {
+      const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
+      swatch.style.background = colour;
+      return h("li", {}, swatch, name || "without a class");
+    }));
+  }
+
   private async load(id: string): Promise<void> {
     try {
       const { outlines } = await getAnnotations(this.slide.id, id);
-      this.shapes.set(id, outlines.map(shape));
+      this.shapes.set(id, shapes(outlines, this.classes));
+      this.showLegend();
       this.show();
     } catch (error) {
       say(inWords(error), true);

@@ -7,6 +7,12 @@ import { area, lengthUm, probability } from "../format";
 import type { State } from "../settings";
 
 const LISTED = 200;
+/** By length alone, so a measurement and not a diagnosis. */
+const CLASSES: Record<string, string> = {
+  macro: "the size of a macrometastasis",
+  micro: "the size of a micrometastasis",
+  itc: "the size of isolated tumour cells",
+};
 
 export class RegionsPanel {
   readonly element: HTMLElement;
@@ -54,6 +60,11 @@ export class RegionsPanel {
     }
   }
 
+  /** Whether the reader is stepping through the list; it must not change then. */
+  get inUse(): boolean {
+    return this.current !== null;
+  }
+
   step(by: number): void {
     if (!this.regions.length) return;
     const at = this.regions.findIndex(({ number }) => number === this.current);
@@ -89,11 +100,13 @@ export class RegionsPanel {
   private row(region: Region): HTMLElement {
     const { number, highest, area_mm2, major_axis_um, size_class } = region;
     const button = h("button", { type: "button", onclick: () => this.choose(region),
-      title: `Highest ${probability(highest)}, mean ${probability(region.mean)}` },
+      title: `Highest ${probability(highest)}, mean ${probability(region.mean)}, ` +
+        `${lengthUm(major_axis_um)} long: ${CLASSES[size_class] ?? size_class}` },
       h("span", { class: "region-number" }, String(number)),
       h("span", { class: "region-value" }, probability(highest)),
       h("span", {}, area(area_mm2)),
-      h("span", { class: "muted" }, `${lengthUm(major_axis_um)}, ${size_class}`));
+      h("span", {}, lengthUm(major_axis_um)),
+      h("span", { class: "region-class muted" }, size_class === "itc" ? "ITC" : size_class));
     button.dataset["number"] = String(number);
     return h("li", {}, button);
   }

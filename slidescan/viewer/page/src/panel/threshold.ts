@@ -105,7 +105,7 @@ export class ThresholdPanel {
     sums.forEach((sum, bar) => {
       const value = (bar + 0.5) / bars;
       const tall = (Math.log1p(sum) / highest) * (height - 2 * ratio);
-      context.globalAlpha = value < threshold ? 0.25 : 1;
+      context.globalAlpha = value < threshold ? 0.4 : 1;
       context.fillStyle = colourOf(
         colours, Math.min(Math.max((value - low) / Math.max(high - low, 1e-6), 0), 1));
       context.fillRect(inset + bar * step, height - tall, step + 0.5, tall);
