@@ -150,6 +150,7 @@ def test_a_level_that_is_a_little_coarser_than_the_cells_is_taken(tmp_path: Path
     assert "level 2 of the slide, 125 x 87 px of 8 um" in export(tmp_path, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_of_a_slide_without_fine_levels_the_finest_is_taken(
     real_data: Path, tmp_path: Path
 ) -> None:

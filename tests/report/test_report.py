@@ -19,11 +19,16 @@ from models import OPERATING, save
 from numpy.typing import NDArray
 from PIL import Image
 
+from slidescan.geometry import Box
+from slidescan.maps.regions import Rule
 from slidescan.maps.store import Heatmap
 from slidescan.models import model
 from slidescan.models.card import read_card
 from slidescan.models.identity import identity_of
+from slidescan.protocols import no_bar
+from slidescan.report.content import Choices, gather
 from slidescan.report.tally import tally
+from slidescan.slides.slide import Slide
 from slidescan.tools.settings_diff import JSON
 
 SHAPE = 88, 113
@@ -152,6 +157,18 @@ def test_the_map_lies_on_the_slide(study: Path, tmp_path: Path) -> None:
     faded = np.abs(small.astype(int) - tissue)
     assert faded[:, 275:].mean() > 30, "not tissue"
     assert faded[:, :260].mean() < 10
+
+
+def test_the_bounds_of_a_slide_are_shown_and_positions_stay_those_of_level_0(study: Path) -> None:
+    heatmap = Heatmap.open(study / "maps" / "board.zarr")
+    with Slide.open(study / "slides" / "board.tif") as slide:
+        slide.bounds_l0 = Box(200, 400, 1400, 1600)  # as MIRAX slides have them
+        found = gather(heatmap, slide, Choices(Rule(0.5)), 1, no_bar)
+    assert {picture.size_px for picture in found.pictures} == {(600, 600)}
+    hottest = found.regions[0]
+    assert hottest.crop.centre_l0 == (648, 968)
+    # In percent of the bounds, of which the first cells are cut off.
+    assert hottest.pin == pytest.approx((100 * (648 - 400) / 1200, 100 * (968 - 200) / 1200))
 
 
 @pytest.mark.parametrize("of", ["page", "index"])
