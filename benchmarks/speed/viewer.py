@@ -1,6 +1,6 @@
 """How quickly `slidescan view` answers: the first picture, tiles, memory, and a scan beside it.
 
-    python -m benchmarks.speed.viewer [SLIDE] [--tiles 400] [--side 102400] [--scan/--no-scan]
+    python -m benchmarks.speed.viewer [SLIDE] [--tiles 400] [--side 102400] [--scanned 49152]
 
 Without SLIDE the first picture is that of the slide of `make demo`. The server runs in a process of
 its own, as a user starts it. Clients ask over loopback, each on one connection, as a browser does.
@@ -48,9 +48,6 @@ WINDOW_PX = (1000, 1600)
 """The browser's window, (height, width)."""
 
 CLIENTS = 32
-
-SCANNED_PX = 96 * TILE
-"""Side of the slide that is scanned with a viewer beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +276,14 @@ def make(path: Path, side: int) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--tiles", type=click.IntRange(10), default=400, show_default=True)
 @click.option("--side", type=click.IntRange(16 * TILE), default=102_400, show_default=True)
-@click.option("--scan/--no-scan", "scanned", default=True, show_default=True)
-def main(slide: Path, rounds: int, tiles: int, side: int, scanned: bool) -> None:
+@click.option(
+    "--scanned",
+    type=click.IntRange(0),
+    default=96 * TILE,
+    show_default=True,
+    help="Side of the slide that is scanned with a viewer beside it, px; 0 leaves this out.",
+)
+def main(slide: Path, rounds: int, tiles: int, side: int, scanned: int) -> None:
     """Print the figures as JSON."""
     result: dict[str, Any] = {"load": os.getloadavg()[0]}
     result["first_picture"] = first_picture(slide.resolve(), rounds)
@@ -289,7 +292,7 @@ def main(slide: Path, rounds: int, tiles: int, side: int, scanned: bool) -> None
         make(large, side)
         result["panning"] = {"side_px": side, **panning(large, tiles)}
         if scanned:
-            make(small, SCANNED_PX)
+            make(small, scanned)
             result["scan"] = beside(small, Path(folder), rounds)
     tell(result | {"load_after": os.getloadavg()[0]} | about())
 
