@@ -19,7 +19,7 @@ from zarr.codecs import ZstdCodec
 
 from slidescan.errors import MapError
 from slidescan.geometry import Box
-from slidescan.maps.ngff import halved, multiscales, shapes, touched
+from slidescan.maps.ngff import halved, multiscales, omero, shapes, touched
 from slidescan.tools.atomic_files import sync, writing
 
 BLOCK_CELLS = 256
@@ -184,7 +184,11 @@ class Arrays:
 def lay(folder: Path, name: str, record: dict[str, Any], mask: NDArray[np.bool_]) -> None:
     """Write a whole map except its values into `folder`, which must not exist yet."""
     levels, cell_um = shapes(mask.shape), record["grid"]["stride"] * record["mpp"]
-    ome = {"version": "0.5", "multiscales": multiscales(name, cell_um, len(levels), "mean")}
+    ome = {
+        "version": "0.5",
+        "multiscales": multiscales(name, cell_um, len(levels), "mean"),
+        "omero": omero(name),
+    }
     attributes = {"ome": ome, "slidescan": record}
     group = zarr.create_group(str(folder), zarr_format=3, attributes=attributes)
     index = {"version": "0.5", "labels": [_name(label) for label in COLOURS]}

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 LEVEL_CELLS = 256
 """Levels are added until both sides of the last one are at most this."""
 
+COLOUR = "E69F00"
+"""Orange, RGB: viewers show a probability as a colour from black, 0, to this, 1. It is told from
+the colours of the label images with colour blindness as well (Okabe and Ito 2008)."""
+
 
 def shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the cells (rows, columns) of every level of a new map, finest first."""
@@ -69,3 +73,10 @@ def multiscales(name: str, cell_um: float, levels: int, kind: str) -> list[dict[
         datasets.append({"path": str(level), "coordinateTransformations": place})
     axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
     return [{"name": name, "type": kind, "axes": axes, "datasets": datasets}]
+
+
+def omero(name: str) -> dict[str, Any]:
+    """Return the "omero" metadata of NGFF 0.4 and 0.5: how viewers show probabilities."""
+    window = {"start": 0.0, "end": 1.0, "min": 0.0, "max": 1.0}
+    channel = {"label": "P(tumour)", "color": COLOUR, "window": window, "active": True}
+    return {"name": name, "channels": [channel]}
