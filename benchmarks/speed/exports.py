@@ -33,6 +33,10 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "regions.geojson": ("export", "geojson", "MAP"),
     "tiles.geojson": ("export", "geojson", "MAP", "--tiles"),
     "hot.csv": ("export", "csv", "MAP", "--of", "cells", "--threshold", "0.5"),
+    "map.ome.tif": ("export", "ome-tiff", "MAP"),
+    "values.ome.tif": ("export", "ome-tiff", "MAP", "--values"),
+    "map-04.zarr": ("export", "ngff04", "MAP"),
+    "map.png": ("export", "png", "MAP", "--layout", "map", "--size", "10000"),
     "cells.parquet": ("export", "parquet", "MAP", "--of", "cells"),
 }
 """The commands by the name of their file; `MAP` stands for the map, `--out` is added."""

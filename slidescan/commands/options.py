@@ -186,6 +186,19 @@ precision_option = click.option(
     "int8 and auto depend on the machine: another one may not be able to resume the work.",
 )
 
+COLOURS = ("heat", "viridis", "cividis", "inferno", "magma", "plasma")
+"""`slidescan.pictures.colours.NAMES`, which help does not import; a test compares them."""
+
+colours_option = click.option(
+    "--colours",
+    "colour_name",
+    type=click.Choice(COLOURS),
+    default="heat",
+    show_default=True,
+    help="Colours of 0 to 1. heat leaves normal tissue as it is; the others are perceptually even "
+    "and legible with colour blindness.",
+)
+
 tumour_class_option = click.option(
     "--tumour-class",
     "tumour_classes",
@@ -249,6 +262,7 @@ def _extra(purpose: str, name: str) -> Iterator[None]:
 
 
 training_libraries = partial(_extra, "training", "train")
+ome_tiff_libraries = partial(_extra, "export ome-tiff", "ome-tiff")
 evaluation_libraries = partial(_extra, "evaluation", "evaluate")
 spatialdata_libraries = partial(_extra, "export spatialdata", "spatialdata")
 dicom_libraries = partial(_extra, "export dicom", "dicom")

@@ -19,6 +19,7 @@ import shapely
 
 from slidescan.exports.cells import Cells
 from slidescan.exports.region_tables import caveat, origin, stated
+from slidescan.maps.finished import recorded_bounds
 from slidescan.maps.regions import Region, Rule
 from slidescan.maps.store import Heatmap
 from slidescan.tools.atomic_files import replacing
@@ -42,8 +43,8 @@ Corner = tuple[int, int]
 
 def recorded_corner(heatmap: Heatmap) -> Corner | None:
     """Corner of the part of the slide that QuPath shows; None in maps of earlier versions."""
-    bounds = heatmap.provenance.get("bounds_l0")
-    return None if bounds is None else (int(bounds[0]), int(bounds[1]))
+    bounds = recorded_bounds(heatmap)
+    return None if bounds is None else (bounds.x0, bounds.y0)
 
 
 def write_regions(

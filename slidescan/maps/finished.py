@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slidescan.errors import MapError
+from slidescan.geometry import Box
 from slidescan.maps.record import Pixels, Record, Resolution, broken, read_record
 
 if TYPE_CHECKING:
@@ -127,6 +128,18 @@ def scanned_share(heatmap: Heatmap) -> float:
         int(expected[block.slices].sum()) for block in heatmap.blocks() if heatmap.done(block)
     )
     return done / max(1, int(expected.sum()))
+
+
+def recorded_bounds(heatmap: Heatmap) -> Box | None:
+    """The part of the slide that was scanned (`openslide.bounds`), in pixels of level 0.
+
+    QuPath shows this part alone. None where the map does not record it, as earlier versions.
+    """
+    found = heatmap.provenance.get("bounds_l0")
+    if not isinstance(found, list) or [type(each) for each in found] != [int] * 4:
+        return None
+    x, y, width, height = found
+    return Box(y, x, y + height, x + width) if min(found) >= 0 and width and height else None
 
 
 M = TypeVar("M", bound=BaseModel)

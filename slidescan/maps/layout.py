@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import zarr
+from numcodecs import Zlib
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
@@ -243,3 +244,29 @@ def _create(
         dimension_names=("y", "x"),
         fill_value=fill,
     )
+
+
+class Version2:
+    """A hierarchy of zarr format 2, for programs that read nothing newer; written from scratch."""
+
+    def __init__(self, folder: Path, attributes: Mapping[str, Any]) -> None:
+        """Make the root group in `folder`, which must not exist yet."""
+        self._root = zarr.create_group(str(folder), zarr_format=2, attributes=dict(attributes))
+
+    def group(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Make a group; those above it must be there."""
+        self._root.create_group(name, attributes=dict(attributes))
+
+    def array(
+        self, name: str, shape: tuple[int, int], dtype: type[np.generic], fill: float
+    ) -> zarr.Array[Any]:
+        """Make an array of the fill value, in zlib: Java's readers have no zstd."""
+        return self._root.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(BLOCK_CELLS, BLOCK_CELLS),
+            compressors=Zlib(level=6),
+            chunk_key_encoding={"name": "v2", "separator": "/"},
+            fill_value=fill,
+        )

@@ -18,7 +18,7 @@ from PIL import Image
 
 from slidescan.geometry import Box
 from slidescan.maps.store import Heatmap
-from slidescan.pictures.overlay import colourise, picture, spread
+from slidescan.pictures.overlay import Look, Sheet, colourise, spread
 
 # --- verify
 
@@ -92,7 +92,7 @@ def test_an_unfinished_map_is_not_taken_for_one(
 def test_export_png(section: Path, scanned: Path, tmp_path: Path) -> None:
     out = tmp_path / "map.png"
     line = ran("export", "png", scanned, "--slide", section, "--out", out, "--size", 300).stdout
-    assert line == f"{out}: 300 x 234 px at 2.92 um/px\n"
+    assert line == f"{out}: 300 x 234 px at 2.92 um/px, level-0 x=0, y=0, 900 x 702 px\n"
     assert list(tmp_path.iterdir()) == [out]
     sheet = np.asarray(Image.open(out))
     plain, laid = sheet[:234, :300], sheet[:234, 316:616]
@@ -132,9 +132,9 @@ def test_export_refuses(section: Path, scanned: Path, tmp_path: Path) -> None:
     refused(png(tmp_path / "no" / "map.png"), "no folder")
     taken = tmp_path / "taken.png"
     taken.mkdir()
-    refused(png(taken), taken, "cannot be written")
+    refused(png(taken), taken, "is a folder")
     taken.rmdir()
-    refused(png(tmp_path / "map.jpg"), "map.jpg", "a PNG", "map.png")
+    refused(png(tmp_path / "map.jpg"), "map.jpg", "map.png")
     other = tmp_path / "other.tif"
     slides.write_slide(other, slides.checkerboard(300, 300), mpp=0.972)
     refused(png(tmp_path / "map.png", other), "another slide")
@@ -160,6 +160,19 @@ def test_colours_grow_with_the_probability_and_spare_what_was_not_scanned() -> N
     assert red[0] > 1.5 * red[1]
 
 
+def test_strips_join_without_a_seam() -> None:
+    """Also along the outline, which depends on the row above."""
+    rgb = slides.noise(40, 60)
+    probability = np.full((40, 60), np.nan, np.float32)
+    probability[10:, 20:50] = np.linspace(0, 1, 30, dtype=np.float32)
+    whole = colourise(rgb, probability)
+    for y in (9, 10, 11, 25):
+        above = probability[y - 1]
+        np.testing.assert_array_equal(
+            colourise(rgb[y:], probability[y:], above=above), whole[y:], err_msg=str(y)
+        )
+
+
 def test_spread_shows_the_cell_that_holds_each_pixels_centre() -> None:
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(
@@ -174,8 +187,12 @@ def test_spread_shows_the_cell_that_holds_each_pixels_centre() -> None:
 
 @pytest.mark.parametrize("um_per_px", [0.25, 0.972, 7.7, 60.0])
 def test_the_picture_holds_slide_and_overlay(um_per_px: float) -> None:
-    rgb = slides.noise(90, 310)
-    sheet = np.asarray(picture(rgb, np.full((90, 310), np.nan, np.float32), um_per_px, "title"))
+    rgb, parts = slides.noise(90, 310), Sheet((90, 310), 2, um_per_px)
+    laid = colourise(rgb, np.full((90, 310), np.nan, np.float32))
+    for y in (0, 40):
+        parts.paste(0, y, rgb[y:])
+        parts.paste(1, y, laid[y:])
+    sheet = np.asarray(parts.finish("title", Look()))
     np.testing.assert_array_equal(sheet[:90, :310], rgb)
     np.testing.assert_array_equal(sheet[:90, -310:], rgb)
     bar = (sheet[90 + 14, :310] == 0).all(axis=-1).sum()

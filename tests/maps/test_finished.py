@@ -195,7 +195,7 @@ def test_a_record_that_opens_is_good_enough_for_every_command(
     content = json.loads(file.read_text())
     slide, png, annotations = folder / "slide.tif", tmp_path / "map.png", annotated(tmp_path)
     commands = (
-        ("export", "png", spoilt, "--slide", slide, "--out", png, "--size", 64),
+        ("export", "png", spoilt, "--slide", slide, "--out", png, "--size", 64, "--overwrite"),
         ("verify", slide, spoilt, "--model", tiny_model, "--cells", 2, *TORCH),
         ("evaluate", "slides", spoilt, "--annotations", annotations, "--unannotated", "normal",
          "--resamples", 0),

@@ -10,6 +10,9 @@ import click
 FORMATS = {
     "geojson": "geojson",
     "png": "pictures",
+    "jpg": "pictures",
+    "ome-tiff": "ome_tiff",
+    "ngff04": "ngff04",
     "csv": "tables",
     "parquet": "tables",
     "dicom": "dicom",

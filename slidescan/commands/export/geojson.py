@@ -11,12 +11,15 @@ from click.core import ParameterSource
 from slidescan.commands.checks import check_map, check_new, check_slide_and_map
 from slidescan.commands.export.options import (
     RuleChoices,
+    corner_of,
+    no_crop_option,
     open_map_to_export,
     region_options,
+    slide_for_crop_option,
     target_options,
 )
 from slidescan.commands.options import PATH
-from slidescan.commands.terminal import bar, open_slide_of, warn
+from slidescan.commands.terminal import bar
 
 if TYPE_CHECKING:
     from slidescan.exports.qupath import Corner
@@ -28,13 +31,7 @@ ENDINGS = (".geojson", ".json")
 
 @click.command("geojson")
 @click.argument("map_path", metavar="MAP", type=PATH)
-@click.option(
-    "--slide",
-    "slide_path",
-    type=PATH,
-    help="The slide of the map, which is then checked. Needed only for maps that do not record "
-    "which part of the slide QuPath shows.",
-)
+@slide_for_crop_option
 @region_options
 @click.option(
     "--tiles",
@@ -54,12 +51,7 @@ ENDINGS = (".geojson", ".json")
     "class_name",
     help="Class of the regions in QuPath. [default: Tumor candidate]",
 )
-@click.option(
-    "--no-crop",
-    is_flag=True,
-    help="Keep coordinates of level 0. QuPath crops some slides (MRXS) to their scanned part, "
-    "which the coordinates follow by default; other programs do not.",
-)
+@no_crop_option
 @click.option(
     "--script", is_flag=True, help="Also write a .groovy beside it, which imports it into QuPath."
 )
@@ -106,7 +98,7 @@ def geojson(
     from slidescan.exports.qupath import CLASS, write_script
 
     with open_map_to_export(map_path, partial=partial) as heatmap:
-        corner = _corner(heatmap, slide_path, no_crop)
+        corner = corner_of(heatmap, slide_path, no_crop=no_crop)
         if tiles:
             _write_tiles(out, heatmap, rule.threshold, limit, corner)
         else:
@@ -125,24 +117,6 @@ def _check_use(ctx: click.Context, tiles: bool) -> None:
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             option = "--class" if name == "class_name" else f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} is for {'regions' if tiles else 'cells (--tiles)'}.")
-
-
-def _corner(heatmap: Heatmap, slide_path: Path | None, no_crop: bool) -> Corner:
-    """The (x, y) of level 0 that is (0, 0) in the file. Raises where it is another map's slide."""
-    from slidescan.exports.qupath import recorded_corner
-
-    found = recorded_corner(heatmap)
-    if slide_path:
-        with open_slide_of(heatmap, slide_path) as slide:
-            found = (slide.bounds_l0.x0, slide.bounds_l0.y0)
-    if no_crop:
-        return 0, 0
-    if found is None:
-        warn(
-            f"{heatmap.path}: does not record which part of the slide QuPath shows; if regions are "
-            "shifted there (MRXS), give the slide with --slide"
-        )
-    return found or (0, 0)
 
 
 def _write_regions(

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from slidescan.commands.options import Real, Threshold, check_use_of_model, resolve_threshold
-from slidescan.commands.terminal import warn
+from slidescan.commands.options import (
+    PATH,
+    Real,
+    Threshold,
+    check_use_of_model,
+    resolve_threshold,
+)
+from slidescan.commands.terminal import open_slide_of, warn
 
 if TYPE_CHECKING:
+    from slidescan.exports.qupath import Corner
     from slidescan.maps.regions import Rule
     from slidescan.maps.store import Heatmap
 
@@ -23,6 +30,20 @@ THRESHOLD = 0.5
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 partial_option = click.option(
     "--partial", is_flag=True, help="Take an unfinished map as it is, and say how much is scanned."
+)
+
+slide_for_crop_option = click.option(
+    "--slide",
+    "slide_path",
+    type=PATH,
+    help="The slide of the map, which is then checked. Needed only for maps that do not record "
+    "which part of the slide QuPath shows.",
+)
+no_crop_option = click.option(
+    "--no-crop",
+    is_flag=True,
+    help="Keep coordinates of level 0. QuPath crops some slides (MRXS) to their scanned part, "
+    "which the coordinates follow by default; other programs do not.",
 )
 
 
@@ -127,3 +148,26 @@ def open_map_to_export(path: Path, *, partial: bool) -> Heatmap:
             )
         warn(f"{path}: unfinished, {share}")
     return heatmap
+
+
+def corner_of(heatmap: Heatmap, slide_path: Path | None, *, no_crop: bool) -> Corner:
+    """The (x, y) of level 0 that is (0, 0) in the file.
+
+    Raises:
+        SlideError: the slide cannot be opened.
+        MapError: it is that of another map.
+    """
+    from slidescan.exports.qupath import recorded_corner
+
+    found = recorded_corner(heatmap)
+    if slide_path:
+        with open_slide_of(heatmap, slide_path) as slide:
+            found = (slide.bounds_l0.x0, slide.bounds_l0.y0)
+    if no_crop:
+        return 0, 0
+    if found is None:
+        warn(
+            f"{heatmap.path}: does not record which part of the slide QuPath shows; if the export "
+            "is shifted there (MRXS), give the slide with --slide"
+        )
+    return found or (0, 0)
