@@ -173,3 +173,8 @@ def test_convert_gives_geojson_that_reads_the_same(drawn: Path) -> None:
     assert labels(after) == labels(before)
     assert [each.name for each in after.regions] == [each.name for each in before.regions]
     assert shapely.MultiPolygon(after.tumour()).equals(shapely.MultiPolygon(before.tumour()))
+    # QuPath refuses a class without a colour (PathClassTypeAdapter, from 0.4 on).
+    classes = [
+        each["properties"]["classification"] for each in json.loads(out.read_text())["features"]
+    ]
+    assert all(len(each["color"]) == 3 for each in classes)
