@@ -1,12 +1,13 @@
 # make demo: set up and scan a real slide. make test: set up and run the tests but the slow ones.
 # make slow: the slow tests. make faults: damage and kills in full, for hours. make check: lint, formatting, types, import contracts.
+# make image: build the container's image from the wheel; it needs docker.
 # make page: build the viewer's page. It needs npm; the others do without.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SLIDE := demo/CMU-1-Small-Region.svs
 
-.PHONY: demo test slow faults check page clean
+.PHONY: demo test slow faults check image page clean
 
 demo: $(VENV)/.demo $(SLIDE)
 	$(BIN)/slidescan heatmap $(SLIDE) --out demo/map.zarr
@@ -33,6 +34,12 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+image: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+	docker build --tag slidescan .
+	docker run --rm --read-only --tmpfs /tmp --network none slidescan doctor
 
 # The installation does the same; here after a change of slidescan/viewer/page.
 page:

@@ -14,6 +14,7 @@ from slidescan.errors import ConfigError
 from slidescan.scanning.manifest import COLUMNS
 from slidescan.slides.finding import ENDINGS, find_slides, one_per_series
 from slidescan.slides.properties import positive
+from slidescan.tools.regular_files import text_file
 
 SLIDE, NAME, MPP = "slide", "name", "mpp"
 """Columns of a list of slides that have a meaning. Others are carried along, except those that the
@@ -106,7 +107,7 @@ def read_list(path: Path) -> list[Entry]:
         ConfigError: it cannot be read, has no column `slide`, or a row names no slide.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        with text_file(path, "surrogateescape") as file:
             header = file.readline()
             delimiter = max(",;\t", key=header.count)
             names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]

@@ -24,6 +24,7 @@ from slidescan.errors import SlidescanError, WriteError
 from slidescan.maps.record import find_record
 from slidescan.maps.store import Heatmap
 from slidescan.tools.atomic_files import lock, release, replacing
+from slidescan.tools.regular_files import text_file
 
 MANIFEST = "manifest.csv"
 COLUMNS = (
@@ -121,7 +122,7 @@ def read_manifest(path: Path) -> dict[str, Row]:
     """
     try:
         # Names of files may be no UTF-8; their bytes stay as they are.
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with text_file(path, "surrogateescape") as file:
             reader = csv.DictReader(file, restval="")
             header = tuple(reader.fieldnames or ())
             if not set(COLUMNS) <= set(header) and header != OLD_COLUMNS:

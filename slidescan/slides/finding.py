@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from slidescan.tools.regular_files import open_regular
+
 ENDINGS = frozenset(
     {".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff"}
     | {".vms", ".vmu"}
@@ -71,7 +73,8 @@ def _series(path: Path) -> tuple[object, bool]:
 
     tags = ["SOPClassUID", "SeriesInstanceUID", "ImageType"]
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        with open_regular(path) as file:
+            header = dcmread(file, stop_before_pixels=True, specific_tags=tags)
     except (InvalidDicomError, OSError, EOFError, ValueError):
         return path, True
     if header.get("SOPClassUID") != WHOLE_SLIDE:

@@ -40,14 +40,16 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 @contextmanager
-def text_file(path: Path) -> Iterator[TextIO]:
+def text_file(path: Path, errors: str = "strict") -> Iterator[TextIO]:
     """Open a text file in UTF-8 with its line ends as they are.
+
+    `errors` says what becomes of bytes that are no UTF-8, as for `open`.
 
     Raises OSError where it cannot be opened, is no regular file or is larger than `MOST_TEXT`.
     """
     with open_regular(path) as file:
         _check_size(file, MOST_TEXT)
-        with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        with io.TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline="") as text:
             yield text
 
 
