@@ -1,5 +1,6 @@
 # make demo: set up and scan a real slide. make test: set up and run the tests but the slow ones.
-# make slow: the slow tests. make faults: damage and kills in full, for hours. make check: lint, formatting, types, import contracts.
+# make slow: the slow tests. make faults: damage and kills in full, for hours. make audit: known
+# vulnerabilities of the pinned versions. make check: lint, formatting, types, import contracts.
 # make image: build the container's image from the wheel; it needs docker.
 # make page: build the viewer's page. It needs npm; the others do without.
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SLIDE := demo/CMU-1-Small-Region.svs
 
-.PHONY: demo test slow faults check image page clean
+.PHONY: demo test slow faults audit check image page clean
 
 demo: $(VENV)/.demo $(SLIDE)
 	$(BIN)/slidescan heatmap $(SLIDE) --out demo/map.zarr
@@ -28,6 +29,12 @@ MUTATIONS ?= 2000
 KILLS ?= 200
 faults: $(VENV)/.test
 	SLIDESCAN_MUTATIONS=$(MUTATIONS) SLIDESCAN_KILLS=$(KILLS) $(BIN)/python -m pytest -s -m slow tests/faults
+
+# Known vulnerabilities of the pinned versions; asks PyPI, so it is no part of .ci/run.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)-audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

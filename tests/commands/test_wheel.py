@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -55,6 +57,24 @@ def test_the_wheel_holds_both_packages_and_the_weights(wheel: Path) -> None:
     assert {f"slidescan_train/configs/{name}" for name in configs} <= names
     assert not any(name.startswith(("tests/", "train/", "demo/")) for name in names)
     assert wheel.stat().st_size < 25 * 2**20
+
+
+@pytest.mark.slow
+def test_two_builds_are_equal_and_hold_a_bill_of_materials(wheel: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT, cwd=tmp_path)
+    (again,) = tmp_path.glob("*.whl")
+    assert again.read_bytes() == wheel.read_bytes()
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (each for each in file.namelist() if "/sboms/" in each)
+        assert name.endswith(".dist-info/sboms/slidescan.cdx.json")
+        bill = json.loads(file.read(name))
+        weights = file.read("slidescan/models/weights/default.safetensors")
+    parts = {each["name"]: each for each in bill["components"]}
+    sha256 = {"alg": "SHA-256", "content": hashlib.sha256(weights).hexdigest()}
+    assert parts["default.safetensors"]["hashes"] == [sha256]
+    assert parts["torch"]["scope"] == "required"
+    assert parts["albumentations"]["purl"] == "pkg:pypi/albumentations@2.0.8"
+    assert parts["openseadragon"]["purl"].startswith("pkg:npm/openseadragon@")
 
 
 @pytest.mark.slow
