@@ -71,7 +71,9 @@ def tiles(heatmap: Heatmap, source: Source, bar: Bar) -> Tiles:
         at += 1
     cells = heatmap.shapes[at]
     step = [mpp / (cell_um * 2**at) for mpp in level.mpp]
-    boxes, found = [], []
+    boxes: list[Box] = []
+    # For every tile; of those that are left out no memory is taken.
+    found = np.empty((count_tiles(source), *source.tile_px), np.float32)
     for box in _lattice(source):
         rows, columns = (
             ((np.arange(start, stop) + 0.5) * each).astype(int)
@@ -84,17 +86,17 @@ def tiles(heatmap: Heatmap, source: Source, bar: Bar) -> Tiles:
         part = heatmap.read(held, at)
         if not np.isfinite(part).any():
             continue
-        values = np.full(box.shape, np.nan, np.float32)
+        values = found[len(boxes)]
+        values.fill(np.nan)
         inside = np.ix_(rows < held.y1, columns < held.x1)
         values[inside] = part[
             np.ix_(rows[rows < held.y1] - held.y0, columns[columns < held.x1] - held.x0)
         ]
         boxes.append(box)
-        found.append(values)
-    if not found:  # a file without a frame is not valid
+    if not boxes:  # a file without a frame is not valid
         boxes = [next(_lattice(source))]
-        found = [np.full(boxes[0].shape, np.nan, np.float32)]
-    return Tiles(boxes, np.stack(found))
+        found[0].fill(np.nan)
+    return Tiles(boxes, found[: len(boxes)])
 
 
 def count_tiles(source: Source) -> int:

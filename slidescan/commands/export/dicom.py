@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,11 +18,13 @@ from slidescan.commands.options import PATH, dicom_libraries
 from slidescan.commands.terminal import bar, open_slide_of, warn
 
 if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
     from slidescan.maps.regions import Rule
     from slidescan.maps.store import Heatmap
     from slidescan.slides.slide import Slide
 
-FILES = ("map.dcm", "regions.dcm")
+FILES = MAP, REGIONS = "map.dcm", "regions.dcm"
 
 
 @click.command("dicom")
@@ -66,9 +68,7 @@ def dicom(
 
     heatmap = open_map_to_export(map_path, partial=partial)
     with open_slide_of(heatmap, slide_path) as slide:
-        made, told = _make(heatmap, slide, rule)
-    _write(out, made)
-    click.echo(f"{out}: {told}")
+        click.echo(f"{out}: {_export(heatmap, slide, rule, out)}")
 
 
 def _check_folder(out: Path, overwrite: bool) -> None:
@@ -84,41 +84,38 @@ def _check_folder(out: Path, overwrite: bool) -> None:
             raise WriteError(f"{out / name}: exists; pass --overwrite or choose another --out")
 
 
-def _make(heatmap: Heatmap, slide: Slide, rule: Rule) -> tuple[tuple[Any, Any], str]:
-    """The two data sets, and a line about them."""
+def _export(heatmap: Heatmap, slide: Slide, rule: Rule, out: Path) -> str:
+    """Write both files, one after the other for the memory, and return a line about them."""
     from slidescan.exports import dicom as exports
     from slidescan.exports.dicom_series import find_source
     from slidescan.maps.regions import find_regions
 
     source = find_source(slide, heatmap.mpp * heatmap.grid.stride)
-    regions = find_regions(heatmap, rule, bar)
-    with bar("resampling", exports.count_tiles(source), "tile") as progress:
-        tiles = exports.tiles(heatmap, source, progress)
-    model = heatmap.settings["model"]
-    by = exports.Maker(model["name"], model["sha256"])
-    height, width = source.level.shape_px
-    told = (
-        f"level {source.level.index} of the slide, {width} x {height} px of "
-        f"{source.level.mpp[1]:.4g} um, {len(tiles.boxes)} tiles; {len(regions)} regions"
-    )
     if not source.placed:
         warn(
             f"{slide.path}: does not record where it lies on the glass; its corner is taken for "
             "the glass' origin, which changes nothing for viewers that show one on the other"
         )
-    if not regions:
-        told += ", so the segmentation is empty"
+    by = exports.Maker(heatmap.settings["model"]["name"], heatmap.settings["model"]["sha256"])
+    regions = find_regions(heatmap, rule, bar)
+    segmentation = exports.segmentation(regions, source, slide.mpp, by)
+    with bar("resampling", exports.count_tiles(source), "tile") as progress:
+        tiles = exports.tiles(heatmap, source, progress)
+    _write(out / REGIONS, segmentation)
+    del segmentation
+    _write(out / MAP, exports.parametric_map(tiles, source, by))
+    height, width = source.level.shape_px
+    none = "" if regions else ", so the segmentation is empty"
     return (
-        exports.parametric_map(tiles, source, by),
-        exports.segmentation(regions, source, slide.mpp, by),
-    ), told
+        f"level {source.level.index} of the slide, {width} x {height} px of "
+        f"{source.level.mpp[1]:.4g} um, {len(tiles.boxes)} tiles; {len(regions)} regions{none}"
+    )
 
 
-def _write(out: Path, made: tuple[Any, Any]) -> None:
+def _write(path: Path, dataset: Dataset) -> None:
     from slidescan.tools.atomic_files import replacing, writing
 
-    with writing(out):
-        out.mkdir(exist_ok=True)
-    for name, dataset in zip(FILES, made, strict=True):
-        with replacing(out / name) as beside:
-            dataset.save_as(beside)
+    with writing(path.parent):
+        path.parent.mkdir(exist_ok=True)
+    with replacing(path) as beside:
+        dataset.save_as(beside)
