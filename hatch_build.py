@@ -33,7 +33,10 @@ def build_page(root: Path) -> None:
     """
     npm = shutil.which("npm")
     if npm is None:
-        raise PageError("the viewer's page needs npm (Node.js 20 or newer); install it")
+        raise PageError(
+            "the viewer's page needs npm (Node.js 20 or newer); install it, or do without "
+            "slidescan view: pip install -e"
+        )
     page = root / VIEWER / "page"
     for command in ("ci", "--no-progress"), ("run", "build"):
         done = subprocess.run([npm, *command], cwd=page, capture_output=True, text=True)
@@ -112,7 +115,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         except PageError as error:
             if version != "editable":
                 sys.exit(f"slidescan: {error}")
-            print(f"slidescan: {error}. Everything but `slidescan view` works.", file=sys.stderr)
+            print(f"slidescan: {error}", file=sys.stderr)
         if version != "editable":
             bill = Path(self.directory, "slidescan.cdx.json")
             bill.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -266,6 +267,25 @@ def test_what_cannot_be_read_is_hatched(tmp_path: Path, browser: Browser) -> Non
     columns = np.flatnonzero(striped.any(axis=0))
     tile = shown.shape[1] / 2 - 550 + 512  # where the slide's second tile begins
     assert abs(columns.min() - tile) <= 4
+
+
+def test_a_damaged_part_of_the_map_is_hatched(
+    checkerboard: tuple[Path, Path], tmp_path: Path, browser: Browser
+) -> None:
+    damaged = shutil.copytree(checkerboard[1], tmp_path / "map.zarr")
+    shard = next(path for path in (damaged / "0" / "c").rglob("*") if path.is_file())
+    shard.write_bytes(b"\x5a" * shard.stat().st_size)
+    with (
+        served(checkerboard[0], damaged) as address,
+        browser.new_context(viewport={"width": 1200, "height": 800}) as private,
+    ):
+        visit = Visit(private.new_page(), address)
+        visit.page.goto(address)
+        visit.page.locator(".warnings p").get_by_text("map.zarr").first.wait_for()
+        visit.show((1553, 1155, 0.63))
+        visit.bare()
+        shown = visit.settled().astype(int)
+    assert (np.abs(shown - (179, 38, 30)).max(axis=2) < 30).mean() > 0.05
 
 
 def test_a_click_asks_the_patch_classifier(

@@ -61,21 +61,25 @@ const unsettled = ({ state, maps }: SlideSummary) =>
 
 const none = () => h("span", { class: "muted" }, "No picture");
 
+/** Why slides cannot be opened, by id; the list is drawn anew when a score arrives. */
+const reasons = new Map<string, string>();
+
 /** A slide is opened for its thumbnail: say why it cannot be. */
-async function explain(picture: HTMLElement, url: string): Promise<void> {
+async function explain(id: string, picture: HTMLElement, url: string): Promise<void> {
   const place = picture.closest(".card");
   picture.replaceWith(none());
   try {
     await request(url);
   } catch (error) {
+    reasons.set(id, inWords(error));
     place?.append(h("p", { class: "error" }, inWords(error)));
   }
 }
 
 function card(slide: SlideSummary): HTMLElement {
   const { id, name, state, error, thumbnail, maps } = slide;
-  const picture = thumbnail ? h("img", { src: thumbnail, alt: "", loading: "lazy" }) : none();
-  picture.addEventListener("error", () => void explain(picture, thumbnail ?? ""));
+  const picture = thumbnail && !reasons.has(id) ? h("img", { src: thumbnail, alt: "", loading: "lazy" }) : none();
+  picture.addEventListener("error", () => void explain(id, picture, thumbnail ?? ""));
   const lines = state === "error"
     ? [h("p", { class: "error" }, error ?? "The slide cannot be opened.")]
     : maps.length
@@ -84,6 +88,8 @@ function card(slide: SlideSummary): HTMLElement {
           map.tissue_mm2 === null ? null : h("span", { class: "muted" }, `, ${area(map.tissue_mm2)} tissue`),
           map.complete ? null : h("span", { class: "tag" }, "being scanned")))
       : [h("p", { class: "muted" }, "No map")];
+  const reason = reasons.get(id);
+  if (reason) lines.push(h("p", { class: "error" }, reason));
   const content = [h("div", { class: "picture" }, picture), h("h2", {}, name), ...lines];
   return h("li", {}, state === "error"
     ? h("div", { class: "card" }, ...content)

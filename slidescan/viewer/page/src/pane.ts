@@ -196,6 +196,7 @@ export class Pane {
     if (!mosaic) this.mosaics.set(tiles, (mosaic = new Mosaic(tiles)));
     mosaic.draw(this.context, view, layer, size);
     const [height, width] = tiles.map.cell_l0;
+    this.context.globalAlpha = layer.opacity; // the slide below can be read
     for (const damaged of mosaic.damaged) {
       const x = view.left + damaged.column * width * view.scale;
       const y = view.top + damaged.row * height * view.scale;
@@ -203,6 +204,7 @@ export class Pane {
       const rows = Math.min(damaged.rows, tiles.map.rows - damaged.row);
       hatch(this.context, x, y, columns * width * view.scale, rows * height * view.scale);
     }
+    this.context.globalAlpha = 1;
   }
 
   /** What is on the screen: the slide and what lies over it. */
