@@ -104,6 +104,7 @@ def test_maps_of_earlier_versions_have_no_window_and_open_as_before(
 
 
 @pytest.mark.skipif(find_spec("napari_ome_zarr") is None, reason="needs napari-ome-zarr")
+@pytest.mark.filterwarnings("ignore")  # napari's own
 def test_naparis_reader_shows_the_window_and_needs_half_a_cell(board: Checkers) -> None:
     """docs/viewers.md: it drops the translation, which its scale gives back."""
     from napari.layers import Layer
