@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 SECONDS, MEMORY_MB = 60, 2048
-"""What no command on a small file may exceed."""
+"""What no command on a small file may exceed; the seconds are of a processor."""
+
+WAIT_SECONDS = 600
+"""When a command counts as hanging although it uses no processor; a busy machine is slow."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +75,35 @@ class Watched:
         """Run `slidescan ARGUMENTS`."""
         self._pipe.send([str(each) for each in arguments])
         try:
-            if self._pipe.poll(SECONDS):
+            if self._ends():
                 outcome: Outcome = self._pipe.recv()
                 return outcome
-            outcome = Outcome(-1, f"no end within {SECONDS} s", 0)
+            outcome = Outcome(-1, f"no end within {SECONDS} s of a processor", 0)
         except (EOFError, ConnectionResetError):
             self._process.join()
             outcome = Outcome(self._process.exitcode or -1, "the process ended", 0)
         self._end()
         self._start()
         return outcome
+
+    def _ends(self) -> bool:
+        """Wait for the command's end; false where it takes too long."""
+        before = _processor_seconds(self._process.pid)
+        for _ in range(WAIT_SECONDS):
+            if self._pipe.poll(1):
+                return True
+            if _processor_seconds(self._process.pid) - before > SECONDS:
+                break
+        return False
+
+
+def _processor_seconds(pid: int | None) -> float:
+    """The time that a process has used; 0 where the system does not tell, as outside Linux."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _work(pipe: Connection) -> None:
