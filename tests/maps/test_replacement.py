@@ -109,6 +109,7 @@ def test_a_kill_between_the_renames_of_a_map_that_is_replaced_at_once(path: Path
     assert names(path.parent) == ["map.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 @pytest.mark.parametrize(
     "strike",
