@@ -13,11 +13,11 @@ import click
 
 from slidescan.commands.terminal import bar, print_error, say, warn
 from slidescan.errors import SlidescanError
-from slidescan.protocols import Bar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from slidescan.protocols import Bar
     from slidescan.scanning.cohort import Outcome, Task
     from slidescan.scanning.estimate import Estimator
     from slidescan.scanning.session import Summary

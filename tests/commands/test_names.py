@@ -60,7 +60,7 @@ def test_version_and_unknown_words() -> None:
     ("wrong", "hint"),
     [
         ("haetmap slide.tif", "Did you mean heatmap?"),
-        ("frobnicate", "There are heatmap, verify,"),
+        ("frobnicate", "There are heatmap, "),
         ("heatmap slide.tif --slide-mpp 0.25 --out map.zarr", "Did you mean --mpp?"),
         ("heatmap slide.tif --output map.zarr", "Did you mean --out?"),
         ("heatmap slide.tif --gpu --out map.zarr", "Did you mean --device cuda?"),
