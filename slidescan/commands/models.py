@@ -140,19 +140,23 @@ def _facts(card: Card, size: int) -> Iterator[tuple[str, str]]:
 
 
 def _scores(card: Card) -> Iterator[tuple[str, str]]:
-    found = card.validation
+    found, by = card.validation, card.calibration
     ece = "" if found.ece is None else f", ECE {found.ece:.4f}"
     yield (
         "validation",
         f"{found.patches:,} patches: AUC {_auc(found)}, accuracy {found.accuracy:.4f}, "
-        f"NLL {found.nll:.4f}{ece}",
+        f"NLL {found.nll:.4f}{ece}{', all before calibration' if by else ''}",
     )
-    by = card.calibration
     if by is None:
         yield "calibration", "none"
     else:
         knots = f", {len(by.isotonic)} knots" if by.isotonic else ""
-        yield "calibration", f"temperature {by.temperature:.4f}{knots}; fitted on {by.fitted_on}"
+        folds = by.ece_cross_fitted
+        error = "" if folds is None else f"; cross-fitted ECE {folds:.4f}"
+        yield (
+            "calibration",
+            f"temperature {by.temperature:.4f}{knots}; fitted on {by.fitted_on}{error}",
+        )
     if card.speed:
         speeds = ", ".join(f"{name} {each:.2f}" for name, each in card.speed.mpx_per_s.items())
         yield "Mpx/s", f"{speeds}; {card.speed.machine}, {card.speed.date}, {card.speed.command}"
