@@ -111,12 +111,9 @@ def _network(card: Card, weights: Path, content: bytes) -> Network:
 
 def _check_size(card: Card, weights: Path, held: int) -> None:
     """Refuse a plan of more parameters than the file holds, before memory is taken for them."""
-    import torch
+    from slidescan.networks.network import body_parameters
 
-    from slidescan.networks.network import Network
-
-    with torch.device("meta"):  # shapes without values
-        parameters = sum(each.numel() for each in Network(card.plan).parameters())
+    parameters = body_parameters(card.plan)
     if parameters > held:
         raise ModelError(
             f"{weights}: the weights do not fit the plan of their card: it has {parameters:,} "

@@ -81,6 +81,20 @@ class Network(nn.Module):
         return plain
 
 
+def body_parameters(plan: Plan) -> int:
+    """Parameters of a plan's body, nearly all of the network's; takes no memory for them.
+
+    Raises `ConfigError` where the field of view exceeds a patch.
+    """
+    # Shapes without values. The rest of a network computes with its values, for which torch would
+    # import its compiler.
+    with torch.device("meta"):
+        body = _body(plan)
+    if isinstance(plan, NasnetPlan | PlainPlan):
+        _centre(_seen(body).then(plan.head.grid))
+    return sum(each.numel() for each in body.parameters())
+
+
 def _body(plan: Plan) -> Body:
     match plan:
         case NasnetPlan():

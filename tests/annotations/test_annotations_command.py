@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,16 +152,6 @@ def test_slide_and_annotations_in_each_others_place_are_refused(drawn: Path, sec
     result = run("show", section)
     assert result.exit_code == 1
     assert "expected annotations of ASAP" in result.stderr
-
-
-def test_a_missing_shapely_names_the_extra(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [each for each in sys.modules if each.startswith("slidescan.annotations")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "shapely", None)
-    result = run("show", drawn)
-    assert result.exit_code == 1
-    assert "needs shapely" in result.stderr
-    assert "shapely>=" in result.stderr.partition(" -m pip install ")[2]
 
 
 def test_convert_gives_geojson_that_reads_the_same(drawn: Path) -> None:

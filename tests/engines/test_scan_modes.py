@@ -366,7 +366,8 @@ def test_only_the_selected_cells_are_scored(
     session = Session(
         Options((str(tiny_model),), mode="patch", stride=16, threads=1), report := Quiet()
     )
-    session.__dict__["engine"] = Patchwise(engine, Field(0, 96, 16))
+    patchwise = Patchwise(engine, Field(0, 96, 16))
+    monkeypatch.setattr(Session, "engine", patchwise)
     out = tmp_path / "map.zarr"
     summary = session.run(section, out)
     mask = Heatmap.open(out).mask

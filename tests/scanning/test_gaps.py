@@ -94,7 +94,7 @@ def test_gaps_are_a_label_image_and_readers_see_nan(
     # Said again by a run that finds the map complete.
     again = ran("heatmap", gapped, "--out", out, "--model", tiny_model, *TORCH)
     assert "complete already" in again.stdout
-    assert "lacks pixels" in again.stderr
+    assert "missing or damaged" in again.stderr
 
 
 def test_a_gap_that_the_overview_has_as_well_is_not_taken_for_glass(
@@ -107,7 +107,7 @@ def test_a_gap_that_the_overview_has_as_well_is_not_taken_for_glass(
     heatmap = open_finished(out)
     assert heatmap.gaps is not None
     assert heatmap.gaps[ROW * 8 : (ROW + 1) * 8, COLUMN * 8 : (COLUMN + 1) * 8].all()
-    assert "lacks pixels" in result.stderr
+    assert "missing or damaged" in result.stderr
 
 
 @pytest.mark.parametrize("lost", ["labels/gaps/0/c/1/1", "0/c/1/1"])
