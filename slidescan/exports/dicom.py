@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, BinaryIO
 
 import highdicom as hd
 import numpy as np
@@ -52,12 +52,14 @@ class Tiles:
 
     boxes: list[Box]
     """level px; may reach beyond the level"""
-    values: NDArray[np.float32]
-    """(tiles, rows, columns), NaN where nothing was scanned"""
+    values: BinaryIO
+    """(tiles, rows, columns) of little-endian float32, NaN where nothing was scanned"""
 
 
-def tiles(heatmap: Heatmap, source: Source, bar: Bar) -> Tiles:
-    """Resample a map to a level of its slide, tile by tile. Raises MapError.
+def tiles(heatmap: Heatmap, source: Source, values: BinaryIO, bar: Bar) -> Tiles:
+    """Resample a map to a level of its slide, and write it to `values` tile by tile.
+
+    Raises MapError.
 
     Where the level is coarser than the cells, values are means of cells, as in the map's own
     coarser levels; an unfinished map has none, and gives single cells.
@@ -72,8 +74,7 @@ def tiles(heatmap: Heatmap, source: Source, bar: Bar) -> Tiles:
     cells = heatmap.shapes[at]
     step = [mpp / (cell_um * 2**at) for mpp in level.mpp]
     boxes: list[Box] = []
-    # For every tile; of those that are left out no memory is taken.
-    found = np.empty((count_tiles(source), *source.tile_px), np.float32)
+    empty = np.full(source.tile_px, np.nan, "<f4")
     for box in _lattice(source):
         rows, columns = (
             ((np.arange(start, stop) + 0.5) * each).astype(int)
@@ -86,17 +87,17 @@ def tiles(heatmap: Heatmap, source: Source, bar: Bar) -> Tiles:
         part = heatmap.read(held, at)
         if not np.isfinite(part).any():
             continue
-        values = found[len(boxes)]
-        values.fill(np.nan)
+        tile = empty.copy()
         inside = np.ix_(rows < held.y1, columns < held.x1)
-        values[inside] = part[
+        tile[inside] = part[
             np.ix_(rows[rows < held.y1] - held.y0, columns[columns < held.x1] - held.x0)
         ]
+        values.write(tile.tobytes())
         boxes.append(box)
     if not boxes:  # a file without a frame is not valid
         boxes = [next(_lattice(source))]
-        found[0].fill(np.nan)
-    return Tiles(boxes, found[: len(boxes)])
+        values.write(empty.tobytes())
+    return Tiles(boxes, values)
 
 
 def count_tiles(source: Source) -> int:
@@ -113,7 +114,10 @@ def _lattice(source: Source) -> Iterator[Box]:
 
 
 def parametric_map(made: Tiles, source: Source, by: Maker) -> hd.pm.ParametricMap:
-    """Values as a Parametric Map in a series of its own."""
+    """Values as a Parametric Map in a series of its own.
+
+    Its pixels stay in the file `made.values` and are copied when the map is saved.
+    """
     mapping = hd.pm.RealWorldValueMapping(
         lut_label="P(tumour)",
         lut_explanation="Probability of tumour in 32 x 32 px",
@@ -124,8 +128,12 @@ def parametric_map(made: Tiles, source: Source, by: Maker) -> hd.pm.ParametricMa
         quantity_definition=codes.DCM.ProbabilityOfCancer,
     )
     found = hd.pm.ParametricMap(
-        pixel_array=made.values,
+        # highdicom would hold the values four times. It gets one pixel of each tile.
+        pixel_array=np.zeros((len(made.boxes), 1, 1), np.float32),
         plane_positions=_positions(made.boxes, source.instance),
+        pixel_measures=hd.PixelMeasuresSequence.from_sequence(
+            source.instance.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        ),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
@@ -140,6 +148,9 @@ def parametric_map(made: Tiles, source: Source, by: Maker) -> hd.pm.ParametricMa
         "TotalPixelMatrixOriginSequence", "TotalPixelMatrixRows", "TotalPixelMatrixColumns"
     ):  # fmt: skip
         setattr(found, name, deepcopy(getattr(source.instance, name)))
+    found.Rows, found.Columns = source.tile_px
+    made.values.seek(0)
+    found.FloatPixelData = made.values
     found.FloatPixelPaddingValue = float("nan")
     found.FloatPixelPaddingRangeLimit = float("nan")
     return found

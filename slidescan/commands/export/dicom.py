@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import click
@@ -99,11 +100,12 @@ def _export(heatmap: Heatmap, slide: Slide, rule: Rule, out: Path) -> str:
     by = exports.Maker(heatmap.settings["model"]["name"], heatmap.settings["model"]["sha256"])
     regions = find_regions(heatmap, rule, bar)
     segmentation = exports.segmentation(regions, source, slide.mpp, by)
-    with bar("resampling", exports.count_tiles(source), "tile") as progress:
-        tiles = exports.tiles(heatmap, source, progress)
     _write(out / REGIONS, segmentation)
     del segmentation
-    _write(out / MAP, exports.parametric_map(tiles, source, by))
+    with TemporaryFile(dir=out) as values:
+        with bar("resampling", exports.count_tiles(source), "tile") as progress:
+            tiles = exports.tiles(heatmap, source, values, progress)
+        _write(out / MAP, exports.parametric_map(tiles, source, by))
     height, width = source.level.shape_px
     none = "" if regions else ", so the segmentation is empty"
     return (
