@@ -7,17 +7,16 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
 import maps
 import pytest
 from commands import ran, refused, run
+from viewer_processes import serving_process
 from viewing import begin, finish
 from waiting import wait_until
 
@@ -91,28 +90,6 @@ def test_the_next_port_is_taken_where_one_is_in_use(section: Path) -> None:
 def test_a_foreign_address_is_refused(section: Path) -> None:
     result = run("view", section, "--host", "192.0.2.1", "--token", "auto")
     refused(result, "192.0.2.1")
-
-
-@contextmanager
-def serving_process(
-    *arguments: object, errors: Path
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`slidescan view` in a process; its address, and the process, which has ended at the end."""
-    command = [sys.executable, "-m", "slidescan", "view", *map(str, arguments)]
-    with errors.open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--no-browser", "--port", "0"], stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    assert process.stdout
-    try:
-        line = process.stdout.readline()
-        found = re.fullmatch(r"http://(127\.0\.0\.1:\d+)/\n", line)
-        assert found, errors.read_text()
-        yield found[1], process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def test_a_server_answers_and_ends_with_ctrl_c(section: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import slides
 from numpy.typing import NDArray
 from pages import Pixels, Visit, chromium, edges, served, until, visited
+from viewer_processes import serving_process
 
 from slidescan.geometry import Box, Grid
 from slidescan.maps import layout
@@ -417,11 +418,14 @@ def test_a_folder_is_listed_and_a_slide_opens(
         visit.complaints = [line for line in visit.complaints if "503" not in line]
 
 
-def test_a_lost_server_is_told_in_words(checkerboard: tuple[Path, Path], browser: Browser) -> None:
+def test_a_lost_server_is_told_in_words(
+    checkerboard: tuple[Path, Path], tmp_path: Path, browser: Browser
+) -> None:
     with browser.new_context() as private:
         page = private.new_page()
-        with served(*checkerboard) as address:
-            page.goto(address)
+        # A process, whose connections end with it.
+        with serving_process(*checkerboard, errors=tmp_path / "log.txt") as (address, _):
+            page.goto(f"http://{address}/")
             page.locator(".regions button").first.wait_for()
         page.get_by_label("Threshold, number").fill("0.3")
         page.get_by_label("Threshold, number").press("Enter")
