@@ -32,10 +32,13 @@ def viewer_of(slides: Sequence[Path], out: Path, options: Sequence[str]) -> Iter
     ended = threading.Event()
     started: list[subprocess.Popen[bytes]] = []
 
+    def there() -> bool:
+        return is_map(out) or any(out.glob("*.zarr"))
+
     def start() -> None:
-        while not (there := is_map(out) or any(out.glob("*.zarr"))) and not ended.wait(LOOK_S):
+        while not there() and not ended.wait(LOOK_S):
             pass
-        if there:
+        if there():  # looked at again: a short scan ends within one wait
             started.append(subprocess.Popen(command))
 
     waiting = threading.Thread(target=start, daemon=True)
@@ -45,9 +48,7 @@ def viewer_of(slides: Sequence[Path], out: Path, options: Sequence[str]) -> Iter
     except BaseException:
         ended.set()
         waiting.join()
-        for viewer in started:
-            viewer.terminate()
-            viewer.wait()
+        _end(started)
         raise
     ended.set()
     waiting.join()
@@ -57,6 +58,10 @@ def viewer_of(slides: Sequence[Path], out: Path, options: Sequence[str]) -> Iter
         for viewer in started:
             viewer.wait()
     except KeyboardInterrupt:
-        for viewer in started:  # a terminal's Ctrl-C has reached it as well
-            viewer.terminate()
-            viewer.wait()
+        _end(started)  # a terminal's Ctrl-C has reached it as well
+
+
+def _end(viewers: Sequence[subprocess.Popen[bytes]]) -> None:
+    for viewer in viewers:
+        viewer.terminate()
+        viewer.wait()
