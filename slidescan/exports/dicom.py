@@ -131,9 +131,7 @@ def parametric_map(made: Tiles, source: Source, by: Maker) -> hd.pm.ParametricMa
         # highdicom would hold the values four times. It gets one pixel of each tile.
         pixel_array=np.zeros((len(made.boxes), 1, 1), np.float32),
         plane_positions=_positions(made.boxes, source.instance),
-        pixel_measures=hd.PixelMeasuresSequence.from_sequence(
-            source.instance.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
-        ),
+        pixel_measures=_measures(source.instance),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
@@ -154,6 +152,12 @@ def parametric_map(made: Tiles, source: Source, by: Maker) -> hd.pm.ParametricMa
     found.FloatPixelPaddingValue = float("nan")
     found.FloatPixelPaddingRangeLimit = float("nan")
     return found
+
+
+def _measures(instance: Dataset) -> hd.PixelMeasuresSequence:
+    """The pixel grid of an instance. Not every slide records how thick its section is."""
+    measures = instance.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    return hd.PixelMeasuresSequence(measures.PixelSpacing, measures.get("SliceThickness"))
 
 
 def segmentation(

@@ -143,6 +143,19 @@ def test_dciodvfy_finds_no_error(name: str, exported: Path) -> None:
     assert [each for each in errors if "<PatientOrientation>" not in each] == []
 
 
+def test_a_slide_may_leave_out_how_thick_its_section_is(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study / "slide", tmp_path / "slide")
+    shutil.copytree(study / "map.zarr", tmp_path / "map.zarr")
+    for path in (tmp_path / "slide").iterdir():
+        instance = dcmread(path)
+        del instance.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness
+        instance.save_as(path)
+    export(tmp_path, tmp_path / "out")
+    for name in ("map.dcm", "regions.dcm"):
+        shared = dcmread(tmp_path / "out" / name).SharedFunctionalGroupsSequence[0]
+        assert "SliceThickness" not in shared.PixelMeasuresSequence[0]
+
+
 def test_a_level_that_is_a_little_coarser_than_the_cells_is_taken(tmp_path: Path) -> None:
     board = slides.checkerboard(1400, 2000)
     slide = dicom_slides.write_slide(tmp_path / "slide", board, mpp=0.5, levels=(4, 16, 64))
