@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from networks import image, network, plain, plan
-from slidescan_train.teachers.widening import may_widen, widened
+from slidescan_train.teachers.widening import enlarged, may_enlarge, may_widen, widened
 
 from slidescan.networks.network import Network
 from slidescan.networks.plan import LitePlan, Plan
@@ -65,6 +65,19 @@ def test_what_cannot_be_widened() -> None:
     assert not may_widen(plain("4/2 2/2p 3"), plain("4/2 2/2 3"))
     lite = LitePlan(arch="efficientnet-lite")
     assert not may_widen(lite, lite)
+
+
+def test_weights_for_patches_as_they_are_serve_for_enlarged_ones() -> None:
+    lite = LitePlan(arch="efficientnet-lite")
+    twice = LitePlan(arch="efficientnet-lite", enlarge=2)
+    assert may_enlarge(lite, twice)
+    assert may_enlarge(twice, lite)
+    assert not may_enlarge(lite, LitePlan(arch="efficientnet-lite", size=1, enlarge=2))
+    trained = Network(lite)
+    larger = enlarged(trained, twice)
+    assert larger.plan == twice
+    for name, value in trained.state_dict().items():
+        torch.testing.assert_close(larger.state_dict()[name], value)
 
 
 def test_weights_stay_float32_unless_they_were_not() -> None:

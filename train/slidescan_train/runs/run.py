@@ -30,7 +30,7 @@ from slidescan_train.teachers.lineage import HeldOut, Start, doubt
 from slidescan_train.teachers.published import load_published
 from slidescan_train.teachers.sources import is_published
 from slidescan_train.teachers.teacher import Teacher, load_teachers
-from slidescan_train.teachers.widening import may_widen, widened
+from slidescan_train.teachers.widening import enlarged, may_enlarge, may_widen, widened
 
 Warn = Callable[[str], None]
 
@@ -209,12 +209,17 @@ def _start(source: str, config: TrainConfig) -> Start:
     lines = differences(
         start.card.plan.model_dump(mode="json"), config.plan.model_dump(mode="json")
     )
-    if lines and not may_widen(start.card.plan, config.plan):
+    if not lines:
+        network = start.network
+    elif may_enlarge(start.card.plan, config.plan):
+        network = enlarged(start.network, config.plan)
+    elif may_widen(start.card.plan, config.plan):
+        network = widened(start.network, config.plan, config.seed)
+    else:
         raise ConfigError(
             f"--init {source}: has another plan: {'; '.join(lines)}; use a --config with the "
             "same plan, or with more filters in the same layers and cells"
         )
-    network = widened(start.network, config.plan, config.seed) if lines else start.network
     return Start(network, start.ancestor)
 
 

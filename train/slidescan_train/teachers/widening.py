@@ -1,8 +1,12 @@
-"""Widening: a wider network with the same output as a trained narrower one, to start from.
+"""Networks to start from that have another plan than the trained one.
 
-Net2WiderNet (Chen, Goodfellow and Shlens 2016): each additional channel is a copy of a channel of
-the narrow network, and the next layer divides the original's weight among the copies. The shares
-are random, so that the copies can learn different features.
+Widening makes a wider network with the same output: Net2WiderNet (Chen, Goodfellow and Shlens
+2016). Each additional channel is a copy of a channel of the narrow network, and the next layer
+divides the original's weight among the copies. The shares are random, so that the copies can learn
+different features.
+
+An EfficientNet-Lite that was trained on patches as they are may go on with enlarged ones, as in
+progressive resizing (Touvron et al. 2019, arXiv 1906.06423, on what a change of size does).
 """
 
 from __future__ import annotations
@@ -15,9 +19,23 @@ from torch import Tensor, nn
 
 from slidescan.networks.cells import Cell
 from slidescan.networks.network import Network
-from slidescan.networks.plan import NasnetPlan, PlainPlan, Plan
+from slidescan.networks.plan import LitePlan, NasnetPlan, PlainPlan, Plan
 from slidescan.networks.valid import Nasnet
 from slidescan.tools.settings_diff import flat
+
+
+def may_enlarge(trained: Plan, plan: Plan) -> bool:
+    """Whether the plans are of one EfficientNet-Lite and differ in `enlarge` alone."""
+    if not isinstance(trained, LitePlan) or not isinstance(plan, LitePlan):
+        return False
+    return trained.model_copy(update={"enlarge": plan.enlarge}) == plan
+
+
+def enlarged(trained: Network, plan: Plan) -> Network:
+    """Return a network of `plan` with the weights of `trained`; `may_enlarge` says for which."""
+    network = Network(plan)
+    network.load_state_dict(trained.state_dict())
+    return network
 
 
 def may_widen(narrow: Plan, wide: Plan) -> bool:
