@@ -1,13 +1,15 @@
 """slidescan: tumour heatmaps of whole slides from a padding-free NASNet.
 
-The public API, stable from now on: scan, open_map, load, predict, read_region, and the types they
-take and return. `import slidescan` loads nothing else; a name is imported when it is first used.
+The public API, stable from now on: scan, scan_many, open_map, load, predict, read_region, and the
+types they take and return. `import slidescan` loads nothing else; a name is imported when it is
+first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from slidescan.api.batch import SlideResult, scan_many
     from slidescan.api.maps import Map, open_map
     from slidescan.api.models import Classifier, load
     from slidescan.api.patches import predict
@@ -24,12 +26,14 @@ __all__ = [
     "Map",
     "Progress",
     "Region",
+    "SlideResult",
     "SlidescanError",
     "load",
     "open_map",
     "predict",
     "read_region",
     "scan",
+    "scan_many",
 ]
 
 _MODULES = {
@@ -37,12 +41,14 @@ _MODULES = {
     "Map": "slidescan.api.maps",
     "Progress": "slidescan.api.progress",
     "Region": "slidescan.maps.regions",
+    "SlideResult": "slidescan.api.batch",
     "SlidescanError": "slidescan.errors",
     "load": "slidescan.api.models",
     "open_map": "slidescan.api.maps",
     "predict": "slidescan.api.patches",
     "read_region": "slidescan.api.slides",
     "scan": "slidescan.api.scan",
+    "scan_many": "slidescan.api.batch",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from slidescan.api.maps import Map, open_map
 from slidescan.api.progress import Calls, OnProgress
@@ -62,13 +62,12 @@ def scan(
     Raises:
         SlidescanError: what is wrong and the remedy, in one line; finished blocks stay on disk.
     """
-    models = (model,) if isinstance(model, str | os.PathLike) else tuple(model)
-    options = Options(
-        models=tuple(map(str, models)),
+    options = chosen_options(
+        model,
         tta=tta,
         mode=mode,
         stride=stride,
-        mpp=slide_mpp,
+        slide_mpp=slide_mpp,
         engine=engine,
         device=device,
         precision=precision,
@@ -81,3 +80,11 @@ def scan(
     session = Session(options, Calls(progress), f"slidescan.scan({str(slide)!r}, {str(out)!r})")
     session.run(Path(slide), Path(out))
     return open_map(out)
+
+
+def chosen_options(
+    model: Source | Sequence[Source], *, slide_mpp: float | None = None, **rest: Any
+) -> Options:
+    """The options of a session from those of a call."""
+    models = (model,) if isinstance(model, str | os.PathLike) else tuple(model)
+    return Options(models=tuple(map(str, models)), mpp=slide_mpp, **rest)

@@ -23,7 +23,6 @@ from slidescan.commands.terminal import command_line
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
-    from slidescan.scanning.cohort import Task
     from slidescan.scanning.session import Options
 
 
@@ -99,6 +98,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option(
     "--shard",
     type=Shard(),
+    default=(1, 1),
     help="Scan a part of the slides: 1/16 to 16/16 are the parts of sixteen jobs.",
 )
 @click.option(
@@ -215,32 +215,22 @@ def _scan_all(
     options: Options,
     printer: Printer,
     jobs: int,
-    shard: tuple[int, int] | None,
+    shard: tuple[int, int],
     retry: str | None,
 ) -> None:
     """Scan slides into a folder of maps."""
-    from slidescan.scanning.cohort import Cohort, enrol, prepare_folder
-    from slidescan.scanning.jobs import Batch, run_jobs
+    from slidescan.scanning.cohort import enrol, prepare_folder, selected
+    from slidescan.scanning.jobs import Batch, run_batch
     from slidescan.scanning.listing import read_arguments
     from slidescan.scanning.session import Session, now
 
     since, entries = now(), read_arguments(slides)
     session = Session(options, printer, command_line())  # what is wrong with it ends the command
     prepare_folder(folder)
-    tasks = _chosen(enrol(entries, folder), shard, retry)
+    tasks = selected(enrol(entries, folder), shard, retry)
     with BatchPrinter(tasks, folder, printer) as show:
-        if jobs > 1:
-            shared = Batch(folder, tasks, options, command_line(), since)
-            busy = run_jobs(shared, jobs, show)
-        else:
-            busy = Cohort(folder, session, since=since).run(tasks, show)
+        busy = run_batch(Batch(folder, tasks, since), session, jobs, show)
     show.finish(busy)
-
-
-def _chosen(tasks: list[Task], shard: tuple[int, int] | None, retry: str | None) -> list[Task]:
-    """The tasks of a shard, and of those the ones in a state of the manifest."""
-    part, parts = shard or (1, 1)
-    return [task for task in tasks[part - 1 :: parts] if retry in (None, task.state)]
 
 
 def _plan(
@@ -248,11 +238,11 @@ def _plan(
     out: Path,
     options: Options,
     printer: Printer,
-    shard: tuple[int, int] | None,
+    shard: tuple[int, int],
     retry: str | None,
 ) -> None:
     """Print what a scan would do."""
-    from slidescan.scanning.cohort import Task, enrol
+    from slidescan.scanning.cohort import Task, enrol, selected
     from slidescan.scanning.estimate import Estimator
     from slidescan.scanning.listing import Entry, read_arguments
     from slidescan.scanning.session import Session
@@ -262,6 +252,6 @@ def _plan(
         folder = out.parent
     else:
         folder = out
-        tasks = _chosen(enrol(read_arguments(slides), folder, write=False), shard, retry)
+        tasks = selected(enrol(read_arguments(slides), folder, write=False), shard, retry)
     estimator = Estimator(Session(options, printer, command_line()), folder)
     plan_batch(tasks, folder, estimator, printer)

@@ -125,6 +125,14 @@ def _enrolled(entry: Entry, map_name: str, rows: dict[str, Row]) -> Task:
     return Task(entry, map_name, state, recorded=state == DONE and bool(row.get("settings")))
 
 
+def selected(
+    tasks: list[Task], shard: tuple[int, int] = (1, 1), state: str | None = None
+) -> list[Task]:
+    """The tasks of a part (i, n) of the list, and of those the ones in a state of the manifest."""
+    part, parts = shard
+    return [task for task in tasks[part - 1 :: parts] if state in (None, task.state)]
+
+
 class Cohort:
     """Scans slides into a folder, several at once, and records each in the manifest."""
 

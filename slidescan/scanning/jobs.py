@@ -22,31 +22,52 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the processes share."""
+    """Slides to scan into a folder."""
 
     folder: Path
     tasks: Sequence[Task]
+    since: str
+    """when the command began"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What a process gets."""
+
+    batch: Batch
     options: Options
     command: str
-    since: str
 
 
-def run_jobs(batch: Batch, jobs: int, on_outcome: Callable[[Outcome], object]) -> list[Task]:
-    """`Cohort.run` in `jobs` processes, which share the processors.
+def run_batch(
+    batch: Batch, session: Session, jobs: int, on_outcome: Callable[[Outcome], object]
+) -> list[Task]:
+    """Scan a batch with `session`, or in `jobs` processes, which share the processors.
+
+    See `Cohort.run`.
 
     Raises:
-        SlidescanError: of the first process that raised one, or a process was killed.
+        SlidescanError: the manifest cannot be written; of the first process that raised one, or a
+            process was killed.
         KeyboardInterrupt: once the processes have ended.
     """
-    threads = max(1, (batch.options.threads or cores()) // jobs)
-    batch = replace(batch, options=replace(batch.options, threads=threads))
+    if jobs > 1:
+        return _run_jobs(batch, session, jobs, on_outcome)
+    return Cohort(batch.folder, session, since=batch.since).run(batch.tasks, on_outcome)
+
+
+def _run_jobs(
+    batch: Batch, session: Session, jobs: int, on_outcome: Callable[[Outcome], object]
+) -> list[Task]:
+    threads = max(1, (session.options.threads or cores()) // jobs)
+    share = _Share(batch, replace(session.options, threads=threads), session.command)
     context = multiprocessing.get_context("spawn")
     taken = context.Value("q", 0)
     processes: dict[connection.Connection, Any] = {}
     try:
         for _ in range(min(jobs, len(batch.tasks))):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(batch, taken, sender))
+            process = context.Process(target=_work, args=(share, taken, sender))
             with sigint_blocked():
                 process.start()
             sender.close()  # so that the pipe ends with the process
@@ -97,12 +118,13 @@ def _killed(exitcode: int) -> SlidescanError | None:
     )
 
 
-def _work(batch: Batch, taken: Any, sender: connection.Connection) -> None:
+def _work(share: _Share, taken: Any, sender: connection.Connection) -> None:
     """Scan slides until none is left; runs in a process of its own."""
     obey_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        session = Session(batch.options, _Silent(), batch.command)
+        session = Session(share.options, _Silent(), share.command)
+        batch = share.batch
         cohort = Cohort(batch.folder, session, since=batch.since)
         sender.send(cohort.run(_next(batch.tasks, taken), sender.send))
     except SlidescanError as error:
