@@ -50,7 +50,8 @@ from slidescan.networks.network import Network
 from slidescan.pictures import style
 from slidescan.protocols import Engine
 from slidescan.scanning import pipeline
-from slidescan.scanning.session import Options, Session
+from slidescan.scanning.options import Options
+from slidescan.scanning.session import Session
 from slidescan.slides.slide import Slide
 from slidescan.tools.hardware import cores
 

@@ -30,10 +30,11 @@ import numpy as np
 
 from benchmarks.support.pyramids import write_pyramid
 from benchmarks.support.reports import about, tell
-from slidescan.geometry import Box, Grid
+from slidescan.geometry import Box
 from slidescan.protocols import Engine, calls_at_once
 from slidescan.scanning import pipeline
-from slidescan.scanning.session import Options, Session
+from slidescan.scanning.options import Options
+from slidescan.scanning.session import Session
 from slidescan.slides.plane import Plane
 from slidescan.slides.slide import Slide
 from slidescan.tools.hardware import cores
@@ -74,8 +75,8 @@ def timed(work: Callable[[], object]) -> Part:
 
 def tiles(session: Session, plane: Plane) -> list[Box]:
     """The tiles of a scan, as boxes of scan-plane pixels."""
-    grid = Grid(plane.shape_px, session.stride_px, session.ensemble.field_px)
-    mask, _ = session.select(plane, grid)
+    grid = session.grid(plane)
+    mask = session.selector(plane.slide.path).select(plane, grid).mask
     work = pipeline.plan_work(grid.cells.split(256), mask, pipeline.TILE_PX // grid.stride)
     return [grid.pixels(tile) for item in work for tile in item.tiles]
 

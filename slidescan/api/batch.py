@@ -14,7 +14,8 @@ from slidescan.errors import ConfigError
 from slidescan.scanning.cohort import Outcome, enrol, prepare_folder, selected
 from slidescan.scanning.jobs import Batch, run_batch
 from slidescan.scanning.listing import read_arguments
-from slidescan.scanning.session import Session, now
+from slidescan.scanning.provenance import now
+from slidescan.scanning.session import Session
 
 
 class ScanOptions(TypedDict, total=False):

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 from slidescan.api.maps import Map, open_map
 from slidescan.api.progress import Calls, OnProgress
-from slidescan.scanning.session import Options, Session
+from slidescan.scanning.options import Options
+from slidescan.scanning.session import Session
 
 Source: TypeAlias = str | os.PathLike[str]
 """A shipped model's name, FILE.safetensors with its card beside it, or a run's folder."""

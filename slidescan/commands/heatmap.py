@@ -23,7 +23,7 @@ from slidescan.commands.terminal import command_line
 from slidescan.errors import SlidescanError
 
 if TYPE_CHECKING:
-    from slidescan.scanning.session import Options
+    from slidescan.scanning.options import Options
 
 
 class Shard(click.ParamType[tuple[int, int]]):
@@ -159,7 +159,7 @@ def command(
         check_slide(slides[0])  # of many, each is attempted
     check_models(models)
 
-    from slidescan.scanning.session import Options
+    from slidescan.scanning.options import Options
 
     batch = {name: options.pop(name) for name in ("jobs", "shard", "retry")}
     dry_run = options.pop("dry_run")
@@ -222,7 +222,8 @@ def _scan_all(
     from slidescan.scanning.cohort import enrol, prepare_folder, selected
     from slidescan.scanning.jobs import Batch, run_batch
     from slidescan.scanning.listing import read_arguments
-    from slidescan.scanning.session import Session, now
+    from slidescan.scanning.provenance import now
+    from slidescan.scanning.session import Session
 
     since, entries = now(), read_arguments(slides)
     session = Session(options, printer, command_line())  # what is wrong with it ends the command

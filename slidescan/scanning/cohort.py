@@ -34,7 +34,8 @@ from slidescan.scanning.manifest import (
     read_manifest,
 )
 from slidescan.scanning.pace import IN_PROGRESS, Pace
-from slidescan.scanning.session import Session, now
+from slidescan.scanning.provenance import now
+from slidescan.scanning.session import Session
 from slidescan.tools.atomic_files import check_folder, writing
 from slidescan.tools.leases import Leases
 

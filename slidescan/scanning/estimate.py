@@ -64,16 +64,16 @@ class Estimator:
         with Slide.open(entry.slide, session.options.mpp) as slide:
             plane = slide.plane(session.ensemble.mpp)
             grid = session.grid(plane)
-            mask, _, tissue_mm2 = session.select(plane, grid)
+            selected = session.selector(entry.slide).select(plane, grid)
+            mask = selected.mask
             prepared_s = time.perf_counter() - started
-            work = list(session.plan_work(grid.cells.split(layout.BLOCK_CELLS), mask))
-            cells = sum(session.scored(tile, mask) for item in work for tile in item.tiles)
+            work = list(session.tiling.work(grid.cells.split(layout.BLOCK_CELLS), mask))
             if self._px_a_second is None and work:
                 self._px_a_second = self._measure(session, work, grid, mask, plane)
-        pixels = cells * grid.stride**2
+        pixels = session.tiling.pixels(work, mask)
         return Plan(
             state="waiting" if task.state == "done" else task.state,
-            tissue_mm2=tissue_mm2,
+            tissue_mm2=selected.tissue_mm2,
             megapixels=round(pixels / 1e6, 1),
             seconds=round(prepared_s + pixels / (self._px_a_second or 1.0), 1),
             most_mb=round(int(np.count_nonzero(mask)) * CELL_BYTES / 1e6, 2),
@@ -95,8 +95,7 @@ class Estimator:
             started = time.perf_counter()
             pipeline.scan(chosen, grid, mask, plane, engine, _Nowhere(), threads=threads)
             seconds = time.perf_counter() - started
-        cells = sum(session.scored(tile, mask) for item in chosen for tile in item.tiles)
-        return cells * grid.stride**2 / seconds
+        return session.tiling.pixels(chosen, mask) / seconds
 
 
 class _Nowhere:

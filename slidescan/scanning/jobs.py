@@ -12,7 +12,8 @@ from typing import Any
 
 from slidescan.errors import SlidescanError
 from slidescan.scanning.cohort import Cohort, Outcome, Task
-from slidescan.scanning.session import Options, Session
+from slidescan.scanning.options import Options
+from slidescan.scanning.session import Session
 from slidescan.tools.hardware import cores
 from slidescan.tools.worker_processes import obey_parent, sigint_blocked
 

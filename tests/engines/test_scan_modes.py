@@ -44,7 +44,8 @@ from slidescan.networks.network import probability
 from slidescan.networks.plan import LitePlan
 from slidescan.protocols import Selective
 from slidescan.scanning import pipeline
-from slidescan.scanning.session import Options, Session
+from slidescan.scanning.options import Options
+from slidescan.scanning.session import Session
 
 ONE = ("--threads", "1")
 TORCH = ("--engine", "torch", *ONE)

@@ -31,7 +31,9 @@ from slidescan.maps.store import Heatmap
 from slidescan.networks.network import Network
 from slidescan.networks.shift_and_stitch import ShiftAndStitch
 from slidescan.protocols import Engine, Parallel, Selective
-from slidescan.scanning import pipeline, session
+from slidescan.scanning import pipeline
+from slidescan.scanning.options import Options
+from slidescan.scanning.session import Session
 from slidescan.tools import hardware
 
 TIMEOUT = 30.0
@@ -398,15 +400,11 @@ def test_a_map_is_dealt_out_to_every_gpu(
         return score
 
     how = {"engine": "torch", "threads": 1, "models": (str(tiny_model),)}
-    session.Session(session.Options(device="cpu", **how), Terminal()).run(
-        section, tmp_path / "one.zarr"
-    )
+    Session(Options(device="cpu", **how), Terminal()).run(section, tmp_path / "one.zarr")
     monkeypatch.setattr(hardware, "cuda_devices", lambda: 2)
     monkeypatch.setattr(scan_modes, "make", on_cpu)
     monkeypatch.setattr(pipeline, "TILE_PX", 128)
-    session.Session(session.Options(device="cuda", **how), Terminal()).run(
-        section, tmp_path / "two.zarr"
-    )
+    Session(Options(device="cuda", **how), Terminal()).run(section, tmp_path / "two.zarr")
     maps = [Heatmap.open(tmp_path / name) for name in ("one.zarr", "two.zarr")]
     one, two = (heatmap.read(heatmap.grid.cells) for heatmap in maps)
     assert np.isfinite(one).any()

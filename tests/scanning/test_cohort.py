@@ -22,6 +22,7 @@ from processes import Strike
 from slidescan.engines import engine_pool
 from slidescan.maps.store import Heatmap
 from slidescan.scanning import cohort
+from slidescan.scanning.selection import Selector
 from slidescan.scanning.session import Session
 from slidescan.tools.atomic_files import lock, release
 
@@ -97,7 +98,7 @@ def test_a_second_run_scans_nothing(
     alone: Path, archive: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = rows(alone)
-    monkeypatch.delattr(Session, "select")  # finding tissue takes most of the time
+    monkeypatch.delattr(Selector, "select")  # finding tissue takes most of the time
     result = ran("heatmap", archive, "--out", alone, "--model", tiny_model, *TORCH)
     assert result.stdout == "5 maps are complete already, nothing to do\n"
     assert rows(alone) == before
