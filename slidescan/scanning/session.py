@@ -70,7 +70,10 @@ class Session:
         self.tiling = Tiling(stride_px, by_patch=options.mode == "patch")
         # Now: an error must not leave an empty map behind.
         self.ensemble.check(self.backend, None if self.tiling.by_patch else stride_px)
-        self._engine = Once(self._make_engine)
+        how = self.ensemble, options.mode, stride_px
+        # Not a method of this session: in a cycle with it, the engine and its buffers of more than
+        # 100 MB stay until Python looks for cycles.
+        self._engine = Once(partial(_make_engine, how, self.backend))
         self._turns: Turns = iter
 
     def beside(self, reporter: Reporter, turns: Turns, mpp: float | None) -> Session:
@@ -88,13 +91,6 @@ class Session:
     def engine(self) -> Engine:
         """Built once for all slides, because compiling takes seconds."""
         return self._engine()
-
-    def _make_engine(self) -> Engine:
-        how = self.ensemble, self.options.mode, self.tiling.stride_px
-        lanes = 1 if scan_modes.is_finer(*how) else engine_pool.CPU_LANES
-        made = engine_pool.make_engine(partial(scan_modes.make, *how), self.backend, lanes)
-        # A pool of one lets slides at the same time take turns.
-        return made if isinstance(made, Parallel) else engine_pool.EnginePool([made])
 
     def run(self, slide_path: Path, out: Path) -> Summary:
         """Scan a slide into the map `out`, or resume an earlier run.
@@ -292,3 +288,12 @@ class Session:
             return {}
         self._warn(slide.path, found.warning())
         return {"gaps": found.record()}
+
+
+def _make_engine(
+    how: tuple[ensemble.Ensemble, scan_modes.Mode, int], chosen: backend.Backend
+) -> Engine:
+    lanes = 1 if scan_modes.is_finer(*how) else engine_pool.CPU_LANES
+    made = engine_pool.make_engine(partial(scan_modes.make, *how), chosen, lanes)
+    # A pool of one lets slides at the same time take turns.
+    return made if isinstance(made, Parallel) else engine_pool.EnginePool([made])
