@@ -12,13 +12,16 @@ LISTED = 100
 
 
 def warnings(found: Sequence[Found]) -> Iterator[str]:
-    """A line for the blocks that were left out and one for those that were used."""
-    for skipped, became in (
-        (True, "cannot be read or are damaged and were skipped; cells that see them are NaN"),
-        (False, "look damaged and were used; compare the file with its source, or leave them out "
-         "with --damaged skip --overwrite"),
+    """A line for the blocks that were left out, for those of a finer level, for those used."""
+    for became, those in (
+        ("cannot be read or are damaged and were skipped; cells that see them are NaN",
+         [each for each in found if each.skipped]),
+        ("cannot be read or are damaged and were computed from a finer level; compare the file "
+         "with its source", [each for each in found if each.instead is not None]),
+        ("look damaged and were used; compare the file with its source, or leave them out "
+         "with --damaged skip --overwrite",
+         [each for each in found if not each.skipped and each.instead is None]),
     ):  # fmt: skip
-        those = [each for each in found if each.skipped == skipped]
         if those:
             first = those[0]
             blocks = "1 block" if len(those) == 1 else f"{len(those)} blocks"
@@ -33,7 +36,13 @@ def record(found: Sequence[Found]) -> dict[str, JSON]:
     if not found:
         return {}
     listed: list[JSON] = [
-        {"level": each.level, "box_l0": list(each.box_l0), "why": each.why, "skipped": each.skipped}
+        {
+            "level": each.level,
+            "box_l0": list(each.box_l0),
+            "why": each.why,
+            "skipped": each.skipped,
+            "instead": each.instead,
+        }
         for each in found[:LISTED]
     ]
     return {"damaged": {"blocks": len(found), "listed": listed}}

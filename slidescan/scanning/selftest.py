@@ -19,7 +19,7 @@ from slidescan.engines.openvino.engine import processor
 from slidescan.geometry import PATCH_PX, Box, Grid
 from slidescan.protocols import WHITE, Engine
 from slidescan.scanning.pipeline import TILE_PX, score_patches
-from slidescan.slides.handle import FORMATS, LIBRARY
+from slidescan.slides.handle import FORMATS, library_version
 from slidescan.tools.hardware import cores
 
 Fact = tuple[str, str]
@@ -41,7 +41,7 @@ def facts() -> Iterator[Fact]:
     yield "memory", _memory()
     yield "GPU", "; ".join(_gpus()) or "none that torch sees"
     yield "packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
-    yield "OpenSlide", f"{LIBRARY}: {', '.join(FORMATS)}"
+    yield "OpenSlide", f"{library_version()}: {', '.join(FORMATS)}"
 
 
 def _memory() -> str:

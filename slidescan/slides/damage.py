@@ -25,8 +25,11 @@ class Found:
     level: int
     box_l0: BoxL0
     why: str
-    skipped: bool
-    """Its pixels are gaps; else they were used as they were decoded."""
+    skipped: bool = False
+    """Its pixels are gaps."""
+    instead: int | None = None
+    """The finer level that its pixels were computed from. Where it is None and the block was not
+    skipped, its pixels were used as they were decoded."""
 
 
 class Damage:
@@ -40,22 +43,27 @@ class Damage:
         self._check = TileCheck(path, directories) if directories else None
         self._found: dict[tuple[int, Box], Found] = {}
 
-    def found(self, level: Level, block: Box, rgba: NDArray[np.uint8]) -> bool:
-        """Check a block that was decoded; true where it is to be left out."""
-        why = self._check.reason(level.shape_px, block) if self._check else None
-        if why:
-            self.note(level, block, why, skipped=self.skip)
-            return self.skip
-        if one_colour(rgba[..., :3]) and rgba[..., 3].min() == 255:
-            # Used all the same: some slides have such areas.
-            self.note(level, block, "all of its pixels have one colour", skipped=False)
-        return False
+    def reason(self, level: Level, block: Box) -> str | None:
+        """Why the data of a block look damaged although they decode; None where they do not."""
+        return self._check.reason(level.shape_px, block) if self._check else None
 
-    def note(self, level: Level, block: Box, why: str, *, skipped: bool) -> None:
+    def look_at(self, level: Level, block: Box, pixels: NDArray[np.uint8]) -> None:
+        """Record a block (h, w, 4) of a suspicious colour; some slides have such areas."""
+        if one_colour(pixels[..., :3]) and pixels[..., 3].min() == 255:
+            self.note(level, block, "all of its pixels have one colour")
+
+    def note(
+        self,
+        level: Level,
+        block: Box,
+        why: str,
+        *,
+        skipped: bool = False,
+        instead: int | None = None,
+    ) -> None:
         """Record a damaged block, once."""
-        self._found.setdefault(
-            (level.index, block), Found(level.index, _box_l0(level, block), why, skipped)
-        )
+        found = Found(level.index, _box_l0(level, block), why, skipped, instead)
+        self._found.setdefault((level.index, block), found)
 
     def all(self) -> list[Found]:
         """What was found so far, in the order of levels and rows."""

@@ -10,14 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from slidescan.errors import SlideError
 from slidescan.slides.tiff_index import PHOTOMETRIC, Directory
 
 if TYPE_CHECKING:
-    from PIL.ImageCms import ImageCmsProfile
-
     from slidescan.slides.properties import Level
 
 GREY = frozenset({0, 1})
@@ -26,11 +22,9 @@ SHOWN = frozenset({*GREY, 2, 3, 6})
 MEANINGS = {4: "a mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "raw"}
 """Of the others, TIFF 6.0 and its supplements."""
 
-COLOURS = ((215, 125, 175), (90, 60, 140), (240, 215, 232), (200, 120, 180), (243, 243, 243))
-"""Eosin, haematoxylin, pale eosin, a mixture, and glass."""
 SHIFT = 12
-"""A colour profile that moves these by fewer grey levels does not matter: half of what the
-training's augmentation of colours does."""
+"""A colour profile that moves the colours of H&E by fewer grey levels does not matter: half of what
+the training's augmentation of colours does."""
 
 STRETCHED = 1.02
 LEAST_PX = 256
@@ -52,15 +46,17 @@ def find_doubts(
     directories: Sequence[Directory],
     recorded: Mapping[str, str],
     levels: Sequence[Level],
-    profile: ImageCmsProfile | None,
+    shift: float | None,
 ) -> Iterator[str]:
-    """Yield a warning for each doubt about a slide's pixels."""
+    """Yield a warning for each doubt about a slide's pixels.
+
+    `shift` is `colour_profiles.profile_shift` of its ICC profile, None without one.
+    """
     if directories and directories[0].number(PHOTOMETRIC, 2) in GREY:
         yield "has one grey channel; the models were trained on H&E in colour"
     yield from _of_dicom(recorded)
     yield from _of_planes(recorded)
     yield from _of_levels(levels)
-    shift = profile_shift(profile)
     if shift is not None and shift >= SHIFT:
         yield (
             f"has a colour profile (ICC) that would move the colours of H&E by {shift:.0f} of 255; "
@@ -97,21 +93,3 @@ def _of_levels(levels: Sequence[Level]) -> Iterator[str]:
                 f"level {level.index} has other proportions than level 0 (1 of {down_x:.4g} along "
                 f"x, of {down_y:.4g} along y); it may show another part of the slide"
             )
-
-
-def profile_shift(profile: ImageCmsProfile | None) -> float | None:
-    """By how many grey levels a profile moves the colours of H&E at most; None without one.
-
-    A profile that cannot be used counts as none.
-    """
-    if profile is None:
-        return None
-    from PIL import Image, ImageCms
-
-    colours = np.array([COLOURS], np.uint8)
-    try:
-        to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
-        moved = to_srgb and to_srgb.apply(Image.fromarray(colours))
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return None
-    return float(np.abs(np.asarray(moved).astype(int) - colours).max())

@@ -1,26 +1,26 @@
-"""OpenSlide, opened once in each process and shared by its threads. The only importer of openslide.
+"""Opening a slide's file, and what an open one offers.
 
-(x, y) exists only here, where OpenSlide is called.
+(x, y) exists only here, in `contained` and in `openslide_process`, where OpenSlide is called.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
-from openslide import OpenSlide, OpenSlideError, __library_version__
+from typing import Protocol
 
 from slidescan.errors import SlideError
+from slidescan.slides.contained import (
+    ContainedSlide,
+    Pixels,
+    ReadError,
+    Region,
+    library_version,
+)
+from slidescan.tools.child_process import CallError, ChildEndedError
 from slidescan.tools.regular_files import open_regular
 
-if TYPE_CHECKING:
-    from PIL.ImageCms import ImageCmsProfile
-
-LIBRARY = __library_version__
-"""OpenSlide's version."""
+__all__ = ["FORMATS", "Handle", "Pixels", "ReadError", "Region", "library_version", "open_handle"]
 
 FORMATS = (
     *("Aperio (.svs, .tif)", "DICOM (.dcm)", "Hamamatsu (.ndpi, .vms, .vmu)", "Leica (.scn)"),
@@ -29,79 +29,39 @@ FORMATS = (
 )
 """What OpenSlide 4 opens, by openslide.org/formats; the library offers no such list."""
 
-
-Handle: TypeAlias = OpenSlide
-"""An open slide, as OpenSlide's Python library has it."""
-
-
 CONVERTIBLE = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp", ".jp2"})
 """Suffixes of images that OpenSlide opens only as tiled TIFF of certain compressions, if at all."""
 
 
-class ReadError(Exception):
-    """OpenSlide could not read a region; the message is its own."""
+class Handle(Protocol):
+    """An open slide."""
 
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """What OpenSlide says of it."""
 
-class Handles:
-    """The OpenSlide handles of one file, one for each process.
+    @property
+    def level_dimensions(self) -> Sequence[tuple[int, int]]:
+        """(width, height) of each level."""
 
-    A forked child that shared its parent's handle would share file positions, so each process
-    opens its own at its first read.
-    """
+    @property
+    def level_downsamples(self) -> Sequence[float]:
+        """What OpenSlide divides locations by."""
 
-    def __init__(self, path: Path, handle: OpenSlide) -> None:
-        self.path = path
-        self._handles: dict[int, OpenSlide] | None = {os.getpid(): handle}
+    def profile_shift(self) -> float | None:
+        """`colour_profiles.profile_shift` of its ICC profile."""
+
+    def read(self, level: int, regions: Sequence[Region]) -> Iterator[Pixels | ReadError]:
+        """Read regions of a level, in order; each is valid until the next is asked for.
+
+        Safe to call from several threads.
+        """
 
     def close(self) -> None:
         """Close the file once reads in other threads have ended; no more can be started."""
-        # Dropping the reference, not handle.close(): that frees it under a read in progress.
-        self._handles = None
-
-    def read(
-        self, level: int, y_l0: int, x_l0: int, shape_px: tuple[int, int]
-    ) -> NDArray[np.uint8]:
-        """RGBA of a region of a level, (h, w, 4) uint8, by its origin on level 0.
-
-        Raises ReadError where OpenSlide cannot read it.
-        """
-        request = (x_l0, y_l0), level, shape_px[::-1]
-        handle = self._handle()
-        try:
-            return np.asarray(handle.read_region(*request))
-        except OpenSlideError:
-            # A handle keeps its first error for good, and that may be of another thread's damaged
-            # region: ask again on a new handle before blaming this region.
-            self._drop(handle)
-        handle = open_handle(self.path)
-        try:
-            pixels = np.asarray(handle.read_region(*request))
-        except OpenSlideError as error:
-            raise ReadError(_one_line(error)) from error
-        self._keep(handle)
-        return pixels
-
-    def _handle(self) -> OpenSlide:
-        """The handle of this process, opened where there is none."""
-        handles = self._handles
-        if handles is None:
-            raise ValueError(f"{self.path}: read after close()")
-        handle = handles.get(os.getpid())
-        return self._keep(open_handle(self.path)) if handle is None else handle
-
-    def _keep(self, handle: OpenSlide) -> OpenSlide:
-        """Share a good handle; if another thread was first, its handle stays and is returned."""
-        handles = self._handles
-        return handle if handles is None else handles.setdefault(os.getpid(), handle)
-
-    def _drop(self, failed: OpenSlide) -> None:
-        """Stop sharing this handle; it closes when the last thread that reads with it is done."""
-        handles = self._handles
-        if handles is not None and handles.get(os.getpid()) is failed:
-            handles.pop(os.getpid(), None)
 
 
-def open_handle(path: Path) -> OpenSlide:
+def open_handle(path: Path) -> Handle:
     """Open a slide. Raises SlideError: no such file, not readable, not a slide."""
     try:
         # OpenSlide does not distinguish a file that it may not read from one that is no slide.
@@ -113,8 +73,17 @@ def open_handle(path: Path) -> OpenSlide:
     except OSError as error:
         raise SlideError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        return OpenSlide(path)
-    except OpenSlideError as error:
+        return ContainedSlide(path)
+    except ChildEndedError as error:
+        raise SlideError(
+            f"{path}: OpenSlide crashed while opening it ({error}); the file is damaged, compare "
+            "it with its source"
+        ) from error
+    except OSError as error:
+        raise SlideError(
+            f"{path}: the process that reads slides cannot be started: {error}"
+        ) from error
+    except CallError as error:
         hint = ""
         if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
             hint = f"; an MRXS slide needs its folder {path.with_suffix('').name}/ beside it"
@@ -124,22 +93,4 @@ def open_handle(path: Path) -> OpenSlide:
                 f"{path.name} tiled.tif --tile --pyramid --compression jpeg, and pass --mpp if the "
                 "resolution is lost"
             )
-        raise SlideError(
-            f"{path}: not a slide that OpenSlide can open: {_one_line(error)}{hint}"
-        ) from error
-
-
-def colour_profile(handle: Handle) -> ImageCmsProfile | None:
-    """The ICC profile of a slide; None where it has none, or one that cannot be read."""
-    if "openslide.icc-size" not in handle.properties:
-        return None
-    from PIL import ImageCms
-
-    try:
-        return handle.color_profile
-    except (ImageCms.PyCMSError, OSError, OpenSlideError):
-        return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise SlideError(f"{path}: not a slide that OpenSlide can open: {error}{hint}") from error

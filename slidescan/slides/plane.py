@@ -53,12 +53,7 @@ class Plane:
         inside = box.clip(Box(0, 0, *self.shape_px))
         if not inside.area:
             return np.full((*box.shape, 3), WHITE, np.uint8), None
-        rows = Taps.of(inside.y0, inside.y1, self.ratio[0])
-        columns = Taps.of(inside.x0, inside.x1, self.ratio[1])
-        support = Box(rows.start_src, columns.start_src, rows.stop_src, columns.stop_src)
-        source, missing = self.slide.read_level_with_gaps(self.level, support)
-        pixels = resample(source, rows, columns)
-        gaps = None if missing is None else columns.touched(rows.touched(missing, 0), 1)
+        pixels, gaps = read_resampled(self.slide, self.level, inside, self.ratio)
         if inside == box:
             return pixels, gaps
         here = inside.shift(-box.y0, -box.x0).slices
@@ -70,3 +65,19 @@ class Plane:
         around = np.zeros(box.shape, np.bool_)
         around[here] = gaps
         return out, around
+
+
+def read_resampled(
+    slide: Slide, level: int, box: Box, ratio: tuple[float, float]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """RGB of a box of pixels that span `ratio` (y, x) pixels of a level, and its gaps.
+
+    A pixel has the same value whichever box it is read in.
+
+    Raises SlideError where the slide cannot be read.
+    """
+    rows, columns = Taps.of(box.y0, box.y1, ratio[0]), Taps.of(box.x0, box.x1, ratio[1])
+    support = Box(rows.start_src, columns.start_src, rows.stop_src, columns.stop_src)
+    source, missing = slide.read_level_with_gaps(level, support)
+    gaps = None if missing is None else columns.touched(rows.touched(missing, 0), 1)
+    return resample(source, rows, columns), gaps

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,13 @@ from numpy.typing import NDArray
 
 from slidescan.errors import SlideError
 from slidescan.geometry import Box
-from slidescan.protocols import WHITE
 from slidescan.slides import properties
 from slidescan.slides.damage import Damage, place
 from slidescan.slides.doubts import check_photometric, find_doubts
 from slidescan.slides.fingerprint import find_fingerprint
-from slidescan.slides.handle import Handle, Handles, ReadError, colour_profile, open_handle
-from slidescan.slides.plane import Plane
+from slidescan.slides.handle import Handle, Pixels, ReadError, open_handle
+from slidescan.slides.pixels import Gathered, copy_on_white
+from slidescan.slides.plane import Plane, read_resampled
 from slidescan.slides.properties import Level, positive
 from slidescan.slides.samples import check_samples, plain_directories
 
@@ -39,6 +41,11 @@ OPAQUE = 250
 """A pixel of less alpha (of 255) is missing. Where OpenSlide interpolates, pixels at the seams of
 tiles have down to 253."""
 
+MISSING = "its tile is missing"
+
+FINER_PX = 2048
+"""Side of the largest read of a finer level for a coarser one, which bounds the memory."""
+
 
 class Slide:
     """A slide that OpenSlide can read; use it as a context manager.
@@ -54,7 +61,7 @@ class Slide:
     ) -> None:
         """Describe an open slide; `Slide.open` is the usual way to make one."""
         recorded = handle.properties
-        height, width = self.extent_l0 = handle.dimensions[::-1]
+        height, width = self.extent_l0 = handle.level_dimensions[0][::-1]
         self.path = path
         directories = plain_directories(path, recorded.get("openslide.vendor"))
         check_samples(path, directories)
@@ -69,14 +76,14 @@ class Slide:
             recorded, self.mpp, self.objective_power, given=mpp is not None
         )
         self.warnings += tuple(
-            find_doubts(directories, recorded, self.levels, colour_profile(handle))
+            find_doubts(directories, recorded, self.levels, handle.profile_shift())
         )
         self.fingerprint = find_fingerprint(path, recorded)
         self._gap_bounds = [
             properties.find_gap_bounds(recorded, self.bounds_l0, level) for level in self.levels
         ]
         self.damage = Damage(path, directories, skip=skip_damaged)
-        self._handles = Handles(path, handle)
+        self._handle = handle
 
     @classmethod
     def open(
@@ -84,12 +91,18 @@ class Slide:
     ) -> Slide:
         """Open a slide; `mpp` (um/px of level 0, both axes) overrides what it records.
 
-        With `skip_damaged` blocks that cannot be read, or whose data look damaged, are gaps.
+        With `skip_damaged` blocks of level 0 that cannot be read, or whose data look damaged, are
+        gaps. Those of other levels are computed from the next finer level.
 
         Raises SlideError: no such file, not a slide, not 8-bit RGB, no usable mpp.
         """
         path = Path(path)
-        return cls(path, open_handle(path), mpp, skip_damaged=skip_damaged)
+        handle = open_handle(path)
+        try:
+            return cls(path, handle, mpp, skip_damaged=skip_damaged)
+        except BaseException:
+            handle.close()
+            raise
 
     def __enter__(self) -> Slide:
         """Return the slide itself."""
@@ -101,7 +114,7 @@ class Slide:
 
     def close(self) -> None:
         """Close the file once reads in other threads have ended; no more can be started."""
-        self._handles.close()
+        self._handle.close()
 
     def plane(self, mpp: float, finer_than: int | None = None) -> Plane:
         """The scan plane at `mpp` um/px, read from the coarsest level that holds enough detail.
@@ -163,49 +176,89 @@ class Slide:
         # blocks give every pixel one value and every damaged one the same error. On the slide's
         # own tiles they cost nothing: what is decoded twice comes from OpenSlide's cache.
         level = self.levels[index]
-        out = np.full((*box.shape, 3), WHITE, np.uint8)
+        found = Gathered(box)
         inside = box.clip(Box(0, 0, *level.shape_px))
         if not inside.area:
-            return out, None
-        gaps: NDArray[np.bool_] | None = None
-        height, width = level.block_px
-        for y in range(inside.y0 // height * height, inside.y1, height):
-            for x in range(inside.x0 // width * width, inside.x1, width):
-                block = Box(y, x, y + height, x + width).clip(Box(0, 0, *level.shape_px))
-                part = block.clip(inside)
-                here = part.shift(-box.y0, -box.x0)
-                whole = self._read_block(level, block)
-                if whole is None:
-                    gaps = np.zeros(box.shape, np.bool_) if gaps is None else gaps
-                    gaps[here.slices] = True
-                    continue
-                rgba = whole[part.shift(-y, -x).slices]
-                lowest = rgba[..., 3].min()
-                if lowest == 255:
-                    out[here.slices] = rgba[..., :3]
-                    continue
-                out[here.slices] = _on_white(rgba)
-                held = self._gap_bounds[index].clip(part).shift(-part.y0, -part.x0)
-                missing = rgba[held.slices][..., 3] < OPAQUE
-                if missing.any():
-                    gaps = np.zeros(box.shape, np.bool_) if gaps is None else gaps
-                    gaps[held.shift(here.y0, here.x0).slices] = missing
-        return out, gaps
+            return found.rgb, None
+        blocks = list(_blocks(level, inside))
+        lost: list[tuple[Box, str]] = []
+        for block, pixels in zip(blocks, self._read_blocks(level, blocks), strict=True):
+            if isinstance(pixels, str):
+                lost.append((block, pixels))
+                continue
+            self.damage.look_at(level, block, pixels)
+            part = block.clip(inside)
+            pixels = pixels[part.shift(-block.y0, -block.x0).slices]
+            if copy_on_white(pixels, found.rgb[found.at(part)]):
+                continue
+            held = self._gap_bounds[index].clip(part)
+            missing = pixels[held.shift(-part.y0, -part.x0).slices][..., 3] < OPAQUE
+            if missing.any():
+                found.mark(held, missing)
+                if index:
+                    lost.append((block, MISSING))
+        # Now that no memory is held, which reading another level needs as well.
+        for block, why in lost:
+            self._replace(level, block, why, block.clip(inside), found)
+        return found.rgb, found.gaps
 
-    def _read_block(self, level: Level, block: Box) -> NDArray[np.uint8] | None:
-        """RGBA of one block of a level, (h, w, 4) uint8; None where it is damaged and skipped."""
-        y_l0, x_l0 = round(block.y0 * level.reported), round(block.x0 * level.reported)
-        try:
-            rgba = self._handles.read(level.index, y_l0, x_l0, block.shape)
-        except ReadError as error:
-            if self.damage.skip:
-                self.damage.note(level, block, str(error), skipped=True)
-                return None
+    def _read_blocks(self, level: Level, blocks: Sequence[Box]) -> Iterator[Pixels | str]:
+        """Read blocks of a level, in order, or say why one cannot be used."""
+        regions = [
+            (round(block.x0 * level.reported), round(block.y0 * level.reported), *block.shape[::-1])
+            for block in blocks
+        ]
+        with closing(self._handle.read(level.index, regions)) as read:
+            for block, pixels in zip(blocks, read, strict=True):
+                if isinstance(pixels, ReadError):
+                    yield str(pixels)
+                    continue
+                why = self.damage.reason(level, block)
+                if why and not level.index and not self.damage.skip:
+                    self.damage.note(level, block, why)
+                    why = None
+                yield why or pixels
+
+    def _replace(self, level: Level, block: Box, why: str, part: Box, found: Gathered) -> None:
+        """Fill a part of a block that cannot be used from the next finer level.
+
+        Of level 0 it is a gap or an error. A missing tile stays a gap unless that level has more.
+        """
+        if level.index:
+            rgb, gaps = self._from_finer(level, part)
+            if why == MISSING and gaps is not None and gaps.sum() >= found.gap_count(part):
+                return
+            found.put(part, rgb, gaps)
+            self.damage.note(level, block, why, instead=level.index - 1)
+        elif self.damage.skip:
+            found.mark(part, np.ones(part.shape, np.bool_))
+            self.damage.note(level, block, why, skipped=True)
+        else:
             raise SlideError(
-                f"{self.path}: cannot read level {level.index} at {place(level, block)}: {error}; "
+                f"{self.path}: cannot read level {level.index} at {place(level, block)}: {why}; "
                 "the file may be damaged, compare it with its source"
-            ) from error
-        return None if self.damage.found(level, block, rgba) else rgba
+            )
+
+    def _from_finer(
+        self, level: Level, box: Box
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """The pixels of a level, computed from the next finer one, and their gaps."""
+        finer = self.levels[level.index - 1]
+        down_y, down_x = (
+            one / other for one, other in zip(level.downsample, finer.downsample, strict=True)
+        )
+        found = Gathered(box)
+        for part in box.split(max(1, int(FINER_PX / max(down_y, down_x)))):
+            found.put(part, *read_resampled(self, finer.index, part, (down_y, down_x)))
+        return found.rgb, found.gaps
+
+
+def _blocks(level: Level, inside: Box) -> Iterator[Box]:
+    """The blocks of a level that hold pixels of a box."""
+    height, width = level.block_px
+    for y in range(inside.y0 // height * height, inside.y1, height):
+        for x in range(inside.x0 // width * width, inside.x1, width):
+            yield Box(y, x, y + height, x + width).clip(Box(0, 0, *level.shape_px))
 
 
 def _snap(ratio: float) -> float:
@@ -215,10 +268,3 @@ def _snap(ratio: float) -> float:
 def _ceil(pixels: float) -> int:
     """Round up, but not for the noise of floats: 100.0000001 px are 100."""
     return math.ceil(pixels - 1e-6)
-
-
-def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay straight-alpha RGBA on white, (h, w, 4) to (h, w, 3) uint8."""
-    opaque = rgba[..., 3:].astype(np.uint32)
-    mixed = (rgba[..., :3] * opaque + WHITE * (255 - opaque) + 127) // 255
-    return mixed.astype(np.uint8)

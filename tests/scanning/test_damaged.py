@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import tifffile
 from commands import ran, refused, run
 from maps import ONE, TORCH, read
 
+from slidescan.errors import SlideError
 from slidescan.geometry import Box
 from slidescan.maps.finished import open_finished
 from slidescan.slides.slide import Slide
@@ -75,7 +78,7 @@ def test_skip_leaves_out_exactly_the_cells_that_see_the_damage(
     assert (sees & heatmap.mask).any()
     expected[sees] = np.nan
     np.testing.assert_array_equal(read(out), expected)
-    record = json.loads((out / "zarr.json").read_text())["attributes"]["slidescan"]["provenance"]
+    record = provenance(out)
     (listed,) = record["damaged"]["listed"]
     assert (listed["level"], listed["box_l0"], listed["skipped"]) == (0, [256, 320, 64, 64], True)
     assert record["gaps"]["cells"] == np.count_nonzero(sees & heatmap.mask)
@@ -99,17 +102,78 @@ def test_a_jpeg_tile_that_decodes_all_the_same_is_warned_of(
     np.testing.assert_array_equal(read(out)[~sees], read(tmp_path / "a.zarr")[~sees])
 
 
-def test_a_coarse_level_that_cannot_be_read_is_replaced_by_a_finer_one(
-    tiny_model: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A section with a level for every power of two; level 1 has the model's resolution."""
+    path = tmp_path_factory.mktemp("pyramid") / "slide.tif"
+    slides.write_slide(path, slides.section(640, 768), mpp=0.486, levels=(2, 4))
+    return path
+
+
+def provenance(out: Path) -> dict[str, Any]:
+    return json.loads((out / "zarr.json").read_text())["attributes"]["slidescan"]["provenance"]
+
+
+@pytest.mark.parametrize("damage", [slides.spoil_tile, slides.drop_tile])
+def test_a_tile_of_a_coarser_level_comes_from_a_finer_one(
+    damage: Callable[..., None], pyramid: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
+    damaged = Path(shutil.copy(pyramid, tmp_path / "damaged.tif"))
+    damage(damaged, 1, 2, level=1)
+    sound, out = tmp_path / "sound.zarr", tmp_path / "map.zarr"
+    tail = ("--model", tiny_model, *TORCH)
+    assert ran("heatmap", pyramid, "--out", sound, *tail).stderr == ""
+    (line,) = ran("heatmap", damaged, "--out", out, *tail).stderr.splitlines()
+    assert (
+        "1 block of the slide cannot be read or are damaged and were computed from a finer" in line
+    )
+    assert "on level 1 at level-0 x=256, y=128, 128 x 128 px" in line
+    (listed,) = provenance(out)["damaged"]["listed"]
+    assert (listed["level"], listed["skipped"], listed["instead"]) == (1, False, 0)
+    values, expected = read(out), read(sound)
+    changed = values != expected
+    changed[np.isnan(values) & np.isnan(expected)] = False
+    grid = open_finished(out).grid
+    sees = [grid.pixels(Box(r, c, r + 1, c + 1)) for r, c in np.ndindex(grid.shape)]
+    tile = Box(64, 128, 128, 192)
+    touched = np.array([bool(field.clip(tile).area) for field in sees]).reshape(grid.shape)
+    assert changed.any()
+    assert not (changed & ~touched).any()
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(expected))
+    ran("verify", damaged, out, "--model", tiny_model, "--cells", 8, *ONE)
+
+
+def test_a_level_of_which_nothing_can_be_read_comes_from_a_finer_one(
+    pyramid: Path, tmp_path: Path
+) -> None:
+    damaged = Path(shutil.copy(pyramid, tmp_path / "damaged.tif"))
+    for row, column in np.ndindex(5, 6):
+        slides.spoil_tile(damaged, row, column, level=1)
+    slides.spoil_tile(damaged, 0, 0, level=0)
+    slides.spoil_tile(damaged, 1, 1, level=2)
+    whole = Box(0, 0, 320, 384)
+    with Slide.open(pyramid) as slide:
+        expected = slide.read_level(1, whole).astype(int)
+    with Slide.open(damaged, skip_damaged=True) as slide:
+        pixels, gaps = slide.read_level_with_gaps(1, whole)
+        coarse = slide.read_level_with_gaps(2, Box(0, 0, 160, 192))
+    assert gaps is not None
+    assert gaps[:32, :32].all(), "what is lost on level 0 is lost"
+    assert not gaps[34:].any()
+    assert np.abs(pixels - expected)[~gaps].mean() < 3  # bicubic, and 2 x 2 means
+    assert coarse[1] is None  # from two levels down
+    with Slide.open(damaged) as slide:
+        with pytest.raises(SlideError, match="cannot read level 0 at level-0 x=0, y=0"):
+            slide.read_level(1, whole)
+        slide.read_level(1, Box(64, 64, 128, 128))
+
+
+def test_an_overview_comes_from_a_finer_level(tiny_model: Path, tmp_path: Path) -> None:
     slide, out = tmp_path / "slide.tif", tmp_path / "map.zarr"
     slides.write_slide(slide, slides.section(500, 600), mpp=0.972, levels=(4,))
-    tail = ("--model", tiny_model, *TORCH)
-    ran("heatmap", slide, "--out", tmp_path / "sound.zarr", *tail)
     slides.spoil_tile(slide, 0, 0, level=1)
-    (line,) = ran("heatmap", slide, "--out", out, *tail).stderr.splitlines()
-    assert "cannot read level 1" in line
-    assert "tissue is looked for on a finer level" in line
+    (line,) = ran("heatmap", slide, "--out", out, "--model", tiny_model, *TORCH).stderr.splitlines()
+    assert "were computed from a finer level" in line
     assert open_finished(out).mask.sum() > 0
 
 

@@ -12,7 +12,8 @@ import tifffile
 from PIL import ImageCms
 
 from slidescan.errors import SlideError
-from slidescan.slides.doubts import find_doubts, profile_shift
+from slidescan.slides.colour_profiles import profile_shift
+from slidescan.slides.doubts import find_doubts
 from slidescan.slides.properties import find_levels
 from slidescan.slides.slide import Slide
 
@@ -66,14 +67,21 @@ def test_a_colour_profile_that_cannot_be_read_counts_as_none(tmp_path: Path) -> 
     assert warnings(path) == ()
 
 
+def test_a_slides_own_colour_profile_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "icc.tif"
+    profile = gamma(1.0).tobytes()
+    write(path, slides.section(128, 128), photometric="rgb", iccprofile=profile)
+    (line,) = warnings(path)
+    assert "has a colour profile (ICC)" in line
+
+
 def test_a_colour_profile_counts_by_what_it_would_change() -> None:
-    assert profile_shift(None) is None
     assert profile_shift(SRGB) == 0
     shift = profile_shift(gamma(1.0))
     assert shift is not None
-    (line,) = find_doubts([], {}, [], gamma(1.0))
+    (line,) = find_doubts([], {}, [], shift)
     assert f"by {shift:.0f} of 255; it is not applied" in line
-    assert list(find_doubts([], {}, [], SRGB)) == []
+    assert list(find_doubts([], {}, [], 0.0)) == []
     assert profile_shift(LAB) is None  # for other pixels than RGB
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slides
+from handles import FakeHandle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
 from slidescan.geometry import Box
-from slidescan.slides.handle import Handle
 from slidescan.slides.plane import Plane
 from slidescan.slides.resampling import Taps
 from slidescan.slides.slide import Slide
@@ -84,34 +83,13 @@ def test_a_gap_is_the_same_whichever_box_it_is_read_in(
         np.testing.assert_array_equal(found, whole(plane)[box.slices])
 
 
-class Holed(Handle):
-    """A handle with one level of 80 x 100 px (height, width), transparent right of x=50."""
-
-    def __init__(self, **properties: str) -> None:
-        mpp = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
-        names = {f"openslide.{name.replace('_', '-')}": v for name, v in properties.items()}
-        self._recorded = {**mpp, "openslide.quickhash-1": "fake", **names}
-
-    properties = property(lambda self: self._recorded)
-    dimensions = (100, 80)
-    level_dimensions = ((100, 80),)
-    level_downsamples = (1.0,)
-
-    def read_region(
-        self, location: tuple[int, int], level: int, size: tuple[int, int]
-    ) -> Image.Image:
-        (x, y), (width, height) = location, size
-        pixels = np.zeros((80, 100, 4), np.uint8)
-        pixels[:, :50] = 255
-        return Image.fromarray(pixels[y : y + height, x : x + width])
-
-    def __del__(self) -> None:
-        """Nothing was opened."""
+HOLED = np.zeros((80, 100, 4), np.uint8)
+HOLED[:, :50] = 255
 
 
 def columns(**properties: str) -> list[int]:
     """The columns of the gaps."""
-    slide = Slide(Path(__file__), Holed(**properties))
+    slide = Slide(Path(__file__), FakeHandle(HOLED, **properties))
     gaps = slide.plane(0.25).read_with_gaps(Box(0, 0, 80, 100))[1]
     return [] if gaps is None else np.flatnonzero(gaps.any(axis=0)).tolist()
 

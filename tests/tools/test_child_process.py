@@ -1,0 +1,72 @@
+"""A child process: its answers, its errors, and how its end is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from slidescan.tools.child_process import CallError, Child, ChildEndedError
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    child = Child("odd_child", rooms=3, room_bytes=1000)
+    yield child
+    child.close()
+
+
+def test_threads_get_their_own_answers_and_rooms(child: Child) -> None:
+    def work(value: int) -> bool:
+        for _ in range(20):
+            with child.room() as (start, room):
+                size = 100 + value
+                assert child.call("fill", start=start, size=size, value=value) == size
+                if bytes(room[:size]) != bytes([value]) * size:
+                    return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
+
+
+def test_an_error_is_passed_on_and_the_child_stays(child: Child) -> None:
+    with pytest.raises(CallError, match=r"^because$"):
+        child.call("refuse", why="because")
+    assert child.call("getpid") != os.getpid()
+    assert child.usable
+
+
+def test_what_a_library_prints_disturbs_nothing(child: Child) -> None:
+    """A megabyte on standard output, that nobody reads."""
+    assert child.call("print_much") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "how"),
+    [
+        ("crash", {}, "^SIGSEGV$"),
+        ("crash", {"say": "GLib-ERROR:\n no memory\n"}, "^SIGSEGV: GLib-ERROR: no memory$"),
+        ("bug", {}, "^exit code 1: ZeroDivisionError: "),
+        ("garbage", {}, "^SIGKILL$"),
+    ],
+)
+def test_its_end_is_told_to_all_who_wait(
+    child: Child, method: str, arguments: dict[str, str], how: str
+) -> None:
+    with pytest.raises(ChildEndedError, match=how):
+        child.call(method, **arguments)
+    with pytest.raises(ChildEndedError, match=how):
+        child.call("getpid")
+    assert not child.usable
+
+
+def test_a_module_that_does_not_exist() -> None:
+    child = Child("no_such_module", rooms=1, room_bytes=1)
+    with pytest.raises(ChildEndedError, match=r"exit code 1: .*No module named no_such_module"):
+        child.call("getpid")
+    child.close()
