@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -107,6 +109,28 @@ def damage_jpeg_tables(file: bytearray, rng: np.random.Generator) -> None:
     file[min(start + int(rng.integers(2, 80)), len(file) - 1)] ^= int(rng.integers(1, 256))
 
 
+@cache
+def _bomb() -> bytes:
+    return zlib.compress(bytes(2**26))
+
+
+def bomb_a_tile(file: bytearray, rng: np.random.Generator) -> None:
+    """A tile becomes deflate data that expand to 64 MB."""
+    places: dict[int, list[int]] = {TILE_OFFSETS: [], TILE_COUNTS: []}
+    for at, big, order in _tags(file):
+        tag, kind = struct.unpack_from(f"{order}HH", file, at)
+        count, start = struct.unpack_from(f"{order}{'QQ' if big else 'II'}", file, at + 4)
+        if tag in places and count > 1 and TYPE_BYTES.get(kind, 4) == (width := 8 if big else 4):
+            places[tag] = [start + width * i for i in range(min(count, 1000))]
+    chosen = min(map(len, places.values()))
+    if not chosen:
+        return repeat_a_part(file, rng)
+    index, at = int(rng.integers(chosen)), len(file)
+    file += _bomb()
+    for tag, value in ((TILE_OFFSETS, at), (TILE_COUNTS, len(_bomb()))):
+        struct.pack_into("<Q" if width == 8 else "<I", file, places[tag][index], value)
+
+
 MUTATIONS: dict[str, Mutation] = {
     each.__name__: each
     for each in (
@@ -120,6 +144,7 @@ MUTATIONS: dict[str, Mutation] = {
         loop_of_directories,
         change_a_tile,
         damage_jpeg_tables,
+        bomb_a_tile,
     )
 }
 

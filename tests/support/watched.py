@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,7 +27,7 @@ class Outcome:
     """The exit code; that of the process, negative, where a signal ended it."""
     stderr: str
     memory_mb: int
-    """The largest memory of the process so far."""
+    """The largest memory so far of the process and of the one that reads slides, together."""
 
     def fault(self) -> str | None:
         """What is wrong with this end; None for success and for an error of one line."""
@@ -98,12 +99,27 @@ class Watched:
 
 
 def _processor_seconds(pid: int | None) -> float:
-    """The time that a process has used; 0 where the system does not tell, as outside Linux."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """The time that a process and its children have used; 0 where the system does not tell.
+
+    Children that have ended count as well.
+    """
+    total = 0
+    for one in (pid, *_children(pid)):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += sum(map(int, fields[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def _children(pid: int | None) -> list[int]:
+    """Processes of a process; none where the system does not tell, as outside Linux."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
+    return found
 
 
 def _work(pipe: Connection) -> None:
@@ -134,4 +150,9 @@ def _work(pipe: Connection) -> None:
 def _memory_mb() -> int:
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    for child in _children(os.getpid()):
+        with suppress(OSError):
+            lines = Path(f"/proc/{child}/status").read_text().splitlines()
+            mb += sum(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:"))
+    return mb
