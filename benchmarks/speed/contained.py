@@ -10,17 +10,16 @@ busy machine wall time says nothing. The maps must be equal.
 from __future__ import annotations
 
 import ctypes
-import os
-import resource
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 from openslide import OpenSlide
 
+from benchmarks.support.processors import processor_seconds
 from benchmarks.support.pyramids import write_pyramid
 from benchmarks.support.reports import about, tell
 from slidescan.maps.store import Heatmap
@@ -44,7 +43,7 @@ class InProcess:
     def profile_shift(self) -> float | None:
         return None
 
-    def read(self, level: int, regions: Sequence[Region]) -> Iterator[Pixels]:
+    def read(self, level: int, regions: Sequence[Region]) -> Generator[Pixels, None, None]:
         for x, y, width, height in regions:
             pixels = (ctypes.c_uint32 * (width * height))()
             read_into(self._slide, pixels, level, (x, y, width, height))
@@ -57,7 +56,7 @@ class InProcess:
 class WithCopies(InProcess):
     """The same through a Pillow image, as openslide-python gives it."""
 
-    def read(self, level: int, regions: Sequence[Region]) -> Iterator[Pixels]:
+    def read(self, level: int, regions: Sequence[Region]) -> Generator[Pixels, None, None]:
         for x, y, width, height in regions:
             rgba = np.asarray(self._slide.read_region((x, y), level, (width, height)))
             yield np.ascontiguousarray(rgba[..., [2, 1, 0, 3]])
@@ -68,17 +67,6 @@ KINDS: dict[str, Callable[[Path], Handle]] = {
     "in_process": InProcess,
     "in_process_with_copies": WithCopies,
 }
-
-
-def processor_seconds() -> float:
-    """Of this process and of its children, of which none ends meanwhile. Linux alone."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    total = own.ru_utime + own.ru_stime
-    for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            fields = Path("/proc", child, "stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return total
 
 
 def start_seconds() -> float:

@@ -17,7 +17,7 @@ def profile_shift(profile: ImageCms.ImageCmsProfile) -> float | None:
     colours.putdata(COLOURS)
     try:
         to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
-        moved = to_srgb and to_srgb.apply(colours)
+        moved = to_srgb.apply(colours) if to_srgb else colours
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
     pairs = zip(moved.tobytes(), colours.tobytes(), strict=True)

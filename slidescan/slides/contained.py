@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -83,7 +83,9 @@ class ContainedSlide:
             return None
         return shift
 
-    def read(self, level: int, regions: Sequence[Region]) -> Iterator[Pixels | ReadError]:
+    def read(
+        self, level: int, regions: Sequence[Region]
+    ) -> Generator[Pixels | ReadError, None, None]:
         """Read regions of a level, in order; each is valid until the next is asked for.
 
         Raises SlideError where the process ends again and again.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -51,7 +51,9 @@ class Handle(Protocol):
     def profile_shift(self) -> float | None:
         """`colour_profiles.profile_shift` of its ICC profile."""
 
-    def read(self, level: int, regions: Sequence[Region]) -> Iterator[Pixels | ReadError]:
+    def read(
+        self, level: int, regions: Sequence[Region]
+    ) -> Generator[Pixels | ReadError, None, None]:
         """Read regions of a level, in order; each is valid until the next is asked for.
 
         Safe to call from several threads.

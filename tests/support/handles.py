@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class FakeHandle:
     def profile_shift(self) -> float | None:
         return None
 
-    def read(self, level: int, regions: Sequence[Region]) -> Iterator[Pixels]:
+    def read(self, level: int, regions: Sequence[Region]) -> Generator[Pixels, None, None]:
         assert level == 0
         tall, wide, _ = self._rgba.shape
         for x, y, width, height in regions:
