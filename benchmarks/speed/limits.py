@@ -15,7 +15,6 @@ processor time divided by the number of processors, which is printed as well.
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.support.processors import processor_seconds
 from benchmarks.support.pyramids import write_pyramid
 from benchmarks.support.reports import about, tell
 from slidescan.geometry import Box
@@ -66,17 +66,16 @@ class Quiet:
 
 
 def timed(work: Callable[[], object]) -> Part:
-    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    before, started = processor_seconds(), time.perf_counter()
     work()
-    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Part(round(seconds, 3), round(used, 3))
+    seconds = time.perf_counter() - started
+    return Part(round(seconds, 3), round(processor_seconds() - before, 3))
 
 
 def tiles(session: Session, plane: Plane) -> list[Box]:
     """The tiles of a scan, as boxes of scan-plane pixels."""
     grid = session.grid(plane)
-    mask = session.selector(plane.slide.path).select(plane, grid).mask
+    mask = session.selector().select(plane, grid).mask
     work = pipeline.plan_work(grid.cells.split(256), mask, pipeline.TILE_PX // grid.stride)
     return [grid.pixels(tile) for item in work for tile in item.tiles]
 

@@ -64,7 +64,7 @@ class Estimator:
         with Slide.open(entry.slide, session.options.mpp) as slide:
             plane = slide.plane(session.ensemble.mpp)
             grid = session.grid(plane)
-            selected = session.selector(entry.slide).select(plane, grid)
+            selected = session.selector().select(plane, grid)
             mask = selected.mask
             prepared_s = time.perf_counter() - started
             work = list(session.tiling.work(grid.cells.split(layout.BLOCK_CELLS), mask))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -42,11 +41,9 @@ class Selector:
     tissue_mask: bool
     threads: int
     bar: OpenBar
-    warn: Callable[[str], object]
-    """is told where the overview cannot be read"""
 
     def select(self, plane: Plane, grid: Grid) -> Selection:
-        """Raises SlideError where the overview cannot be read on any level."""
+        """Raises SlideError where the overview cannot be read."""
         stride, bounds = grid.stride, plane.bounds
         inside = Box(
             bounds.y0 // stride,
@@ -88,26 +85,18 @@ class Selector:
         return held, he_like
 
     def _read_overview(self, slide: Slide, mpp: float, box: Box) -> tuple[NDArray[np.uint8], Gaps]:
-        """Read an overview and its gaps, from a finer level where the first cannot be read.
-
-        Raises SlideError where level 0 cannot be read either.
-        """
+        """Read an overview and its gaps. Raises SlideError where level 0 cannot be read either."""
+        gaps: Gaps = []
+        keep = partial(_keep_gap, gaps)
         overview = slide.plane(mpp)
-        while True:
-            gaps: Gaps = []
-            keep = partial(_keep_gap, gaps)
-            try:
-                rgb = read_whole(overview, box, "finding tissue", self.threads, self.bar, keep)
-                return rgb, gaps
-            except SlideError as error:
-                if not overview.level:
-                    raise SlideError(
-                        f"{error}; --damaged skip leaves out the cells that see the damage, "
-                        "--no-tissue-mask scans without looking for tissue"
-                    ) from error
-                reason = str(error).removeprefix(f"{slide.path}: ")
-                self.warn(f"{reason}; tissue is looked for on a finer level")
-                overview = slide.plane(mpp, finer_than=overview.level)
+        try:
+            rgb = read_whole(overview, box, "finding tissue", self.threads, self.bar, keep)
+        except SlideError as error:
+            raise SlideError(
+                f"{error}; --damaged skip leaves out the cells that see the damage, "
+                "--no-tissue-mask scans without looking for tissue"
+            ) from error
+        return rgb, gaps
 
 
 def _keep_gap(gaps: Gaps, part: Box, missing: NDArray[np.bool_]) -> None:

@@ -141,7 +141,7 @@ class Session:
     def _resume_or_create(self, out: Path, plane: Plane) -> Heatmap:
         """Find the cells to scan, and make or open the map; it holds a copy of the large mask."""
         path, grid = plane.slide.path, self.grid(plane)
-        selected = self.selector(path).select(plane, grid)
+        selected = self.selector().select(plane, grid)
         looks = self._compare_with_training(plane, grid, selected)
         if not selected.mask.any():
             self._warn(
@@ -184,10 +184,9 @@ class Session:
         """The cells of a slide's map."""
         return Grid(plane.shape_px, self.tiling.stride_px, self.ensemble.field_px)
 
-    def selector(self, slide_path: Path) -> Selector:
+    def selector(self) -> Selector:
         """What selects the cells of a slide."""
-        warn = partial(self._warn, slide_path)
-        return Selector(self.options.tissue_mask, self.backend.threads, self.reporter.bar, warn)
+        return Selector(self.options.tissue_mask, self.backend.threads, self.reporter.bar)
 
     def settings(self, slide: Slide, fingerprint: str) -> dict[str, JSON]:
         """Everything that determines a value; a map made with other settings is not resumed."""

@@ -116,17 +116,15 @@ class Slide:
         """Close the file once reads in other threads have ended; no more can be started."""
         self._handle.close()
 
-    def plane(self, mpp: float, finer_than: int | None = None) -> Plane:
+    def plane(self, mpp: float) -> Plane:
         """The scan plane at `mpp` um/px, read from the coarsest level that holds enough detail.
-
-        With `finer_than`, from a level of a lower index, where that one cannot be read.
 
         Raises SlideError where level 0 itself is more than 10 % coarser, or the slide is larger
         than glass can be.
         """
         if positive(mpp) is None:
             raise ValueError(f"mpp {mpp} must be above 0")
-        fine = [level for level in self.levels[:finer_than] if max(level.mpp) <= COARSER * mpp]
+        fine = [level for level in self.levels if max(level.mpp) <= COARSER * mpp]
         if not fine:
             raise SlideError(
                 f"{self.path}: the model needs {mpp:g} um/px (at most 10 % coarser), the slide's "
