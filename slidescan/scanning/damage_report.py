@@ -13,21 +13,21 @@ LISTED = 100
 
 def warnings(found: Sequence[Found]) -> Iterator[str]:
     """A line for the blocks that were left out, for those of a finer level, for those used."""
-    for became, those in (
-        ("cannot be read or are damaged and were skipped; cells that see them are NaN",
+    for what, became, those in (
+        ("damaged or not readable", "skipped; cells that see such a block are NaN",
          [each for each in found if each.skipped]),
-        ("cannot be read or are damaged and were computed from a finer level; compare the file "
-         "with its source", [each for each in found if each.instead is not None]),
-        ("look damaged and were used; compare the file with its source, or leave them out "
-         "with --damaged skip --overwrite",
+        ("damaged or not readable", "computed from a finer level; compare the file with its source",
+         [each for each in found if each.instead is not None]),
+        ("perhaps damaged", "used; compare the file with its source, or leave such blocks out with "
+         "--damaged skip --overwrite",
          [each for each in found if not each.skipped and each.instead is None]),
     ):  # fmt: skip
         if those:
             first = those[0]
-            blocks = "1 block" if len(those) == 1 else f"{len(those)} blocks"
+            blocks, verb = ("block", "was") if len(those) == 1 else ("blocks", "were")
             yield (
-                f"{blocks} of the slide {became}: the first is on level {first.level} at "
-                f"{place_l0(first.box_l0)}: {first.why}"
+                f"{len(those)} {blocks} of the slide, {what}, {verb} {became}: the first is on "
+                f"level {first.level} at {place_l0(first.box_l0)}: {first.why}"
             )
 
 

@@ -70,7 +70,7 @@ def test_skip_leaves_out_exactly_the_cells_that_see_the_damage(
     result = ran("heatmap", damaged, "--out", out, *tail, "--damaged", "skip", "--overwrite")
     gaps, blocks = result.stderr.splitlines()
     assert "missing or damaged" in gaps
-    assert "1 block of the slide cannot be read" in blocks
+    assert "1 block of the slide, damaged or not readable" in blocks
     assert "on level 0 at level-0 x=256, y=320, 64 x 64 px" in blocks
 
     heatmap, sees = open_finished(out), sees_the_tile(out)
@@ -93,7 +93,7 @@ def test_a_jpeg_tile_that_decodes_all_the_same_is_warned_of(
     overwrite(damaged, at + size - 30, bytes(30))
     tail = ("--model", tiny_model, *TORCH)
     (line,) = ran("heatmap", damaged, "--out", tmp_path / "a.zarr", *tail).stderr.splitlines()
-    assert "look damaged and were used" in line
+    assert "perhaps damaged, " in line
     assert "x=256, y=320, 64 x 64 px: its JPEG data have no end" in line
     out = tmp_path / "b.zarr"
     ran("heatmap", damaged, "--out", out, *tail, "--damaged", "skip")
@@ -124,9 +124,7 @@ def test_a_tile_of_a_coarser_level_comes_from_a_finer_one(
     tail = ("--model", tiny_model, *TORCH)
     assert ran("heatmap", pyramid, "--out", sound, *tail).stderr == ""
     (line,) = ran("heatmap", damaged, "--out", out, *tail).stderr.splitlines()
-    assert (
-        "1 block of the slide cannot be read or are damaged and were computed from a finer" in line
-    )
+    assert "1 block of the slide, damaged or not readable, was computed from a finer" in line
     assert "on level 1 at level-0 x=256, y=128, 128 x 128 px" in line
     (listed,) = provenance(out)["damaged"]["listed"]
     assert (listed["level"], listed["skipped"], listed["instead"]) == (1, False, 0)
@@ -173,7 +171,7 @@ def test_an_overview_comes_from_a_finer_level(tiny_model: Path, tmp_path: Path) 
     slides.write_slide(slide, slides.section(500, 600), mpp=0.972, levels=(4,))
     slides.spoil_tile(slide, 0, 0, level=1)
     (line,) = ran("heatmap", slide, "--out", out, "--model", tiny_model, *TORCH).stderr.splitlines()
-    assert "were computed from a finer level" in line
+    assert "computed from a finer level" in line
     assert open_finished(out).mask.sum() > 0
 
 
