@@ -71,7 +71,7 @@ KINDS: dict[str, Callable[[Path], Handle]] = {
 
 def start_seconds() -> float:
     """Processor seconds that the start of a child takes, until it answers."""
-    contained.end_idle()
+    contained.PROCESSES.close()
     before = processor_seconds()
     contained.library_version()
     return processor_seconds() - before

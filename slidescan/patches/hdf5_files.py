@@ -1,74 +1,103 @@
-"""Open a dataset of an HDF5 file that others made, after its claims have been checked.
+"""Open a dataset of an HDF5 file that others made.
 
-The HDF5 library crashes on some damaged files, and a few bytes can claim any size. So a dataset is
-read only if its chunks and rows are plausible for its file and it lies in this file.
+The HDF5 library crashes on some damaged files. It runs in a process of its own, so that a crash is
+an error of one line.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slidescan.errors import ConfigError, DataError
+from slidescan.tools.child_pool import ChildPool
+from slidescan.tools.child_process import CallError, Child, ChildEndedError
 from slidescan.tools.regular_files import MB, open_regular
 
-MOST_OF_A_CHUNK = 512 * MB
-"""Bytes of a chunk once decompressed. PatchCamelyon's have far less."""
+ROOM_BYTES = 16 * MB
+"""Of the memory for the rows of one call: 600 patches."""
 
-EXPANSION = 1100
-"""zlib compresses 1032 to 1 at best (zlib.net/zlib_tech.html), the other filters less."""
+PROCESSES = ChildPool("slidescan.patches.hdf5_process", rooms=1, room_bytes=ROOM_BYTES, most=1)
+
+
+class Dataset:
+    """An open dataset: an array of numbers, whose first axis are rows."""
+
+    def __init__(self, path: Path, name: str, child: Child) -> None:
+        """Open it. Raises CallError or ChildEndedError."""
+        self._path, self._child = path, child
+        found = child.call("open", path=str(path.absolute()), name=name)
+        self.shape: tuple[int, ...] = tuple(found["shape"])
+        self.dtype = np.dtype(found["dtype"])
+        self.chunks = None if found["chunks"] is None else tuple(found["chunks"])
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return prod(self.shape)
+
+    def rows(self, first: int, last: int) -> NDArray[Any]:
+        """Rows [first, last), (last - first, ...).
+
+        Raises:
+            OSError: they cannot be decoded.
+            DataError: the library crashed at them.
+        """
+        out = np.empty((last - first, *self.shape[1:]), self.dtype)
+        step = max(1, ROOM_BYTES // max(1, out[:1].nbytes))
+        for row in range(first, last, step):
+            until = min(last, row + step)
+            self._read(row, until, out[row - first : until - first])
+        return out
+
+    def _read(self, first: int, last: int, out: NDArray[Any]) -> None:
+        if out.nbytes > ROOM_BYTES:
+            raise DataError(f"{self._path}: a row has {out.nbytes:,} bytes, more than is read")
+        try:
+            with self._child.room() as (start, room):
+                self._child.call("read", first=first, last=last, start=start)
+                out[...] = np.frombuffer(room, self.dtype, out.size).reshape(out.shape)
+        except CallError as error:
+            raise OSError(str(error)) from error
+        except ChildEndedError as error:
+            raise DataError(
+                f"{self._path}: HDF5 crashed at rows {first} to {last - 1} ({error}); the file is "
+                "damaged, compare it with its source"
+            ) from error
 
 
 @contextmanager
-def open_dataset(path: Path, name: str, **options: int) -> Iterator[Any]:
-    """Open a dataset for reading; `options` are those of h5py.File.
+def open_dataset(path: Path, name: str) -> Iterator[Dataset]:
+    """Open a dataset for reading.
 
     Raises:
         ConfigError: h5py is not installed.
         DataError: no such dataset, or one whose claims cannot be true.
     """
-    try:
-        import h5py  # a tenth of a second that other layouts need not spend
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{path}: HDF5 needs h5py, which is not installed; pip install h5py"
-        ) from error
+    if importlib.util.find_spec("h5py") is None:
+        raise ConfigError(f"{path}: HDF5 needs h5py, which is not installed; pip install h5py")
     try:
         open_regular(path).close()
-        file = h5py.File(path, "r", **options)
-    except (OSError, RuntimeError, ValueError) as error:
+        child = PROCESSES.take()
+    except OSError as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    with file:
-        yield _checked(path, file, name)
-
-
-def _checked(path: Path, file: Any, name: str) -> Any:
-    import h5py
-
     try:
-        link, found = file.get(name, getlink=True), file.get(name)
-        others = ", ".join(file) or "nothing"
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: {name} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(found, h5py.Dataset):
-        raise DataError(f"{path}: has no dataset {name}; it has {others}")
-    if not isinstance(link, h5py.HardLink) or found.is_virtual or found.external:
-        raise DataError(f"{path}: {name} refers to other files; copy its data into this one")
-    if not found.shape:
-        raise DataError(f"{path}: {name} holds nothing or a single value; name another file")
-    chunk = prod(found.chunks or (1,)) * found.dtype.itemsize
-    if chunk > MOST_OF_A_CHUNK:
-        raise DataError(
-            f"{path}: {name} has chunks of {chunk:,} bytes, at most {MOST_OF_A_CHUNK:,} are read; "
-            "write it anew with smaller chunks"
-        )
-    claimed, stored = prod(found.shape) * found.dtype.itemsize, found.id.get_storage_size()
-    if claimed > EXPANSION * stored:
-        raise DataError(
-            f"{path}: {name} claims {claimed:,} bytes and the file holds {stored:,} of it; it is "
-            "damaged or was never filled"
-        )
-    return found
+        try:
+            dataset = Dataset(path, name, child)
+        except CallError as error:
+            raise DataError(f"{path}: {error}") from error
+        except ChildEndedError as error:
+            raise DataError(
+                f"{path}: HDF5 crashed while opening it ({error}); the file is damaged, compare it "
+                "with its source"
+            ) from error
+        yield dataset
+    finally:
+        PROCESSES.keep(child)

@@ -8,22 +8,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import DataError
-from slidescan.geometry import PATCH_PX
 from slidescan.patches.decoding import IMAGES, SHAPE, Bad, Patch, read_patch, told
-from slidescan.patches.hdf5_files import open_dataset
+from slidescan.patches.hdf5_files import Dataset, open_dataset
 from slidescan.tools.regular_files import read_lines
 
 PREFIX, SUFFIX = "camelyonpatch_level_2_split_", "_x.h5"
 """How the names of PatchCamelyon's files of pixels begin and end."""
-
-CACHE_BYTES = 2**29
-"""Limit of the memory for compressed chunks of an HDF5 file; batches may share a chunk."""
 
 
 class Source(Protocol):
@@ -143,9 +139,6 @@ class HDF5:
                 raise DataError(f"{path}: x is {kind} {shape}, expected uint8 (N, 96, 96, 3)")
             if not shape[0]:
                 raise DataError(f"{path}: holds no patches; name another file")
-            # A batch may end within a chunk, which the next batch then reads from the cache.
-            chunk = x.chunks[0] if x.chunks else 1
-        self._cache = min(CACHE_BYTES, 2 * chunk * PATCH_PX * PATCH_PX * 3)
         self.rows = range(shape[0]) if rows is None else rows
         name = path.name.removeprefix(PREFIX).removesuffix(SUFFIX)
         self.ids = tuple(f"{name}-{row:07d}" for row in self.rows)
@@ -160,13 +153,12 @@ class HDF5:
         return _digest((*self.ids, _stamp(self.path)))
 
     def opened(self) -> AbstractContextManager[PatchReader]:
-        return _HDF5Reader(self.path, self.rows, self._cache)
+        return _HDF5Reader(self.path, self.rows)
 
 
 class _HDF5Reader:
-    def __init__(self, path: Path, rows: Sequence[int], cache: int) -> None:
-        # Enough slots that chunks rarely collide in HDF5's hash table.
-        self._opening = open_dataset(path, "x", rdcc_nbytes=cache, rdcc_nslots=100_003)
+    def __init__(self, path: Path, rows: Sequence[int]) -> None:
+        self._opening = open_dataset(path, "x")
         self._rows = rows
 
     def __enter__(self) -> PatchReader:
@@ -182,17 +174,18 @@ class _HDF5Reader:
         try:
             # Consecutive rows in one read: h5py is slow at single rows.
             if where[-1] - where[0] == len(where) - 1:
-                return list(x[where[0] : where[-1] + 1])
-            return [x[row] for row in where]
+                return list(x.rows(where[0], where[-1] + 1))
+            return [x.rows(row, row + 1)[0] for row in where]
         except OSError:
             return [_row(x, row) for row in where]
 
 
-def _row(x: Any, row: int) -> Patch | Bad:
+def _row(x: Dataset, row: int) -> Patch | Bad:
     try:
-        return np.asarray(x[row])
+        patch: Patch = x.rows(row, row + 1)[0]
     except OSError as error:
         return Bad(f"cannot be read: {told(error)}")
+    return patch
 
 
 # --- find the source that a path names --------------------------------------------------------

@@ -176,6 +176,12 @@ class Cohort:
             self.manifest.flush()
         return busy + locked
 
+    def give_up(self, task: Task, reason: str) -> Outcome:
+        """Record a slide that no process survived. Raises SlidescanError."""
+        outcome = self._failed(task, reason)
+        self.manifest.flush()
+        return outcome
+
     def _pass(
         self, tasks: Iterable[Task], leases: Leases, on_outcome: Callable[[Outcome], object]
     ) -> None:

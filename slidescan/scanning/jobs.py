@@ -1,11 +1,17 @@
-"""A batch in several processes of one machine: each has its own engine and takes the next slide."""
+"""A batch in several processes of one machine: each has its own engine and asks for slides.
+
+A process that dies costs the slide that kills it: its slides in progress are scanned again, each in
+a process of its own, once the others are done.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -35,7 +41,8 @@ class Batch:
 class _Share:
     """What a process gets."""
 
-    batch: Batch
+    folder: Path
+    since: str
     options: Options
     command: str
 
@@ -49,100 +56,178 @@ def run_batch(
 
     Raises:
         SlidescanError: the manifest cannot be written; of the first process that raised one, or a
-            process was killed.
+            process died before it had a slide.
         KeyboardInterrupt: once the processes have ended.
     """
-    if jobs > 1:
-        return _run_jobs(batch, session, jobs, on_outcome)
-    return Cohort(batch.folder, session, since=batch.since).run(batch.tasks, on_outcome)
-
-
-def _run_jobs(
-    batch: Batch, session: Session, jobs: int, on_outcome: Callable[[Outcome], object]
-) -> list[Task]:
+    cohort = Cohort(batch.folder, session, since=batch.since)
+    if jobs <= 1:
+        return cohort.run(batch.tasks, on_outcome)
     threads = max(1, (session.options.threads or cores()) // jobs)
-    share = _Share(batch, replace(session.options, threads=threads), session.command)
-    context = multiprocessing.get_context("spawn")
-    taken = context.Value("q", 0)
-    processes: dict[connection.Connection, Any] = {}
-    try:
-        for _ in range(min(jobs, len(batch.tasks))):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(share, taken, sender))
-            with sigint_blocked():
-                process.start()
-            sender.close()  # so that the pipe ends with the process
-            processes[receiver] = process
-        return _gather(processes, on_outcome)
-    finally:
-        for process in processes.values():
-            process.terminate()
-        for process in processes.values():
-            process.join(PATIENCE_S)
+    options = replace(session.options, threads=threads)
+    share = _Share(batch.folder, batch.since, options, session.command)
+    with _Processes(share, batch.tasks, on_outcome) as processes:
+        processes.run(jobs)
+        for task in processes.suspects:
+            how = processes.run_alone(task)
+            if how:
+                on_outcome(cohort.give_up(task, f"a process that scanned it alone died ({how})"))
+        return processes.result()
 
 
-def _gather(
-    processes: dict[connection.Connection, Any], on_outcome: Callable[[Outcome], object]
-) -> list[Task]:
-    """Pass outcomes on until all processes have ended; returns the slides of other processes."""
-    busy: list[Task] = []
-    failure: SlidescanError | None = None
-    running = dict(processes)
-    while running:
-        for receiver in connection.wait(list(running)):
-            assert isinstance(receiver, connection.Connection)
+@dataclass(eq=False, slots=True)
+class _Process:
+    """A process of the batch, from here."""
+
+    process: Any
+    pipe: Any
+    begun: dict[str, Task] = field(default_factory=dict)
+    """the slides in progress, by the names of their maps"""
+
+
+class _Processes:
+    """Hands slides out to processes and passes outcomes on. Use it as a context manager."""
+
+    def __init__(
+        self, share: _Share, tasks: Sequence[Task], on_outcome: Callable[[Outcome], object]
+    ) -> None:
+        self._share, self._on_outcome = share, on_outcome
+        self._waiting = deque(tasks)
+        self._running: dict[Any, _Process] = {}
+        self._busy: list[Task] = []
+        self._failure: SlidescanError | None = None
+        self.suspects: list[Task] = []
+        """slides that were in progress when their process died"""
+
+    def __enter__(self) -> _Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._running.values():
+            each.process.terminate()
+        for each in self._running.values():
+            each.process.join(PATIENCE_S)
+
+    def run(self, jobs: int) -> None:
+        """Scan all slides, but for those that become suspects."""
+        for _ in range(min(jobs, len(self._waiting))):
+            self._start()
+        while self._running:
+            died = self._step()
+            if died and died.begun:
+                self.suspects += died.begun.values()
+                if self._waiting:
+                    self._start()
+
+    def run_alone(self, task: Task) -> str | None:
+        """Scan one slide in a process of its own; how that died, None where it did not."""
+        self._waiting.append(task)
+        self._start()
+        how = None
+        while self._running:
+            died = self._step()
+            how = died and _how(died.process.exitcode)
+        self._waiting.clear()  # it may have died before it asked
+        return how
+
+    def result(self) -> list[Task]:
+        """The slides that other processes are at. Raises SlidescanError of a process."""
+        if self._failure:
+            raise self._failure
+        return self._busy
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(self._share, theirs))
+        with sigint_blocked():
+            process.start()
+        theirs.close()  # so that the pipe ends with the process
+        self._running[ours] = _Process(process, ours)
+
+    def _step(self) -> _Process | None:
+        """Hear what processes say; returns one that died."""
+        for pipe in connection.wait(list(self._running)):
+            each = self._running[pipe]
             try:
-                found = receiver.recv()
-            except EOFError:
-                process = running.pop(receiver)
-                process.join()
-                failure = failure or _killed(process.exitcode)
+                found = each.pipe.recv()
+            except (EOFError, ConnectionResetError):
+                del self._running[pipe]
+                each.process.join()
+                each.pipe.close()
+                if each.process.exitcode and not each.begun:
+                    self._failure = self._failure or _ended_early(each.process.exitcode)
+                if each.process.exitcode:
+                    return each
                 continue
-            if isinstance(found, Outcome):
-                on_outcome(found)
-            elif isinstance(found, SlidescanError):
-                failure = failure or found
-            else:
-                busy += found
-    if failure:
-        raise failure
-    return busy
-
-
-def _killed(exitcode: int) -> SlidescanError | None:
-    if not exitcode:
+            self._hear(each, found)
         return None
-    how = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+
+    def _hear(self, each: _Process, found: Outcome | SlidescanError | list[Task] | None) -> None:
+        if found is None:  # it asks for a slide
+            task = self._waiting.popleft() if self._waiting else None
+            if task:
+                each.begun[task.map_name] = task
+            each.pipe.send(task)
+        elif isinstance(found, Outcome):
+            each.begun.pop(found.task.map_name, None)
+            self._on_outcome(found)
+        elif isinstance(found, SlidescanError):
+            self._failure = self._failure or found
+        else:
+            self._busy += found
+            each.begun.clear()
+
+
+def _how(exitcode: int) -> str:
+    """How a process died, as "SIGKILL"."""
+    try:
+        return signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+def _ended_early(exitcode: int) -> SlidescanError:
     return SlidescanError(
-        f"a process of --jobs ended early ({how}), perhaps for want of memory; the same command "
-        "resumes, with fewer --jobs if it happens again"
+        f"a process of --jobs ended early ({_how(exitcode)}), perhaps for want of memory; the same "
+        "command resumes, with fewer --jobs if it happens again"
     )
 
 
-def _work(share: _Share, taken: Any, sender: connection.Connection) -> None:
-    """Scan slides until none is left; runs in a process of its own."""
+def _work(share: _Share, pipe: Any) -> None:
+    """Scan slides until there are no more; runs in a process of its own."""
     obey_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told = _Pipe(pipe)
     try:
         session = Session(share.options, _Silent(), share.command)
-        batch = share.batch
-        cohort = Cohort(batch.folder, session, since=batch.since)
-        sender.send(cohort.run(_next(batch.tasks, taken), sender.send))
+        cohort = Cohort(share.folder, session, since=share.since)
+        told.send(cohort.run(told.tasks(), told.send))
     except SlidescanError as error:
-        sender.send(error)
+        told.send(error)
     except KeyboardInterrupt:
         pass
 
 
-def _next(tasks: Sequence[Task], taken: Any) -> Iterator[Task]:
-    """The tasks that no other process of the batch takes."""
-    while True:
-        with taken.get_lock():
-            index = taken.value
-            taken.value += 1
-        if index >= len(tasks):
-            return
-        yield tasks[index]
+class _Pipe:
+    """The way to the parent. Safe from threads."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self._sending = threading.Lock()
+
+    def send(self, found: Outcome | SlidescanError | list[Task] | None) -> None:
+        """Tell the parent an outcome, an error, or the slides of others at the end."""
+        with self._sending:
+            self._pipe.send(found)
+
+    def tasks(self) -> Iterator[Task]:
+        """Ask the parent for one slide after the other. One thread at a time."""
+        while True:
+            self.send(None)
+            task: Task | None = self._pipe.recv()
+            if task is None:
+                return
+            yield task
 
 
 class _Silent:

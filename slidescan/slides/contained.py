@@ -6,29 +6,27 @@ new process reads the others.
 
 from __future__ import annotations
 
-import atexit
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.errors import SlideError
+from slidescan.tools.child_pool import ChildPool
 from slidescan.tools.child_process import CallError, Child, ChildEndedError
 from slidescan.tools.hardware import cores
-
-MODULE = "slidescan.slides.openslide_process"
-"""What runs in the process."""
 
 ROOM_BYTES = 4 * 2**20
 """Of the memory for the pixels of one call: sixteen blocks of 256 px, or one of 1024 px."""
 
 MOST_IDLE = 4
 """Processes that are kept for the next slides; starting one takes a tenth of a second."""
+
+PROCESSES = ChildPool("slidescan.slides.openslide_process", cores() + 2, ROOM_BYTES, MOST_IDLE)
 
 MOST_UNEXPLAINED = 3
 """Ends of the process in a row that no region explains, before the slide is given up."""
@@ -70,7 +68,7 @@ class ContainedSlide:
         """Another slide may use the process of one that was never closed."""
         child = getattr(self, "_child", None)  # absent where opening failed
         if child is not None and not self._closed:
-            _idle.put(child)
+            PROCESSES.put(child)
 
     def profile_shift(self) -> float | None:
         """`colour_profiles.profile_shift` of its ICC profile; None where reading it crashes."""
@@ -110,11 +108,11 @@ class ContainedSlide:
 
     def _opened(self) -> tuple[Child, dict[str, Any]]:
         """A process that has the slide open, and what it says of it."""
-        child = _idle.take()
+        child = PROCESSES.take()
         try:
             return child, child.call("open", path=str(self.path.absolute()))
         except BaseException:
-            _idle.keep(child)
+            PROCESSES.keep(child)
             raise
 
     @contextmanager
@@ -138,7 +136,7 @@ class ContainedSlide:
 
     def _let_go(self) -> None:
         if self._closed and not self._reads:
-            _idle.keep(self._child)
+            PROCESSES.keep(self._child)
 
     def _again(self) -> tuple[Child, dict[str, Any]]:
         try:
@@ -177,7 +175,7 @@ class ContainedSlide:
                             yield from _found(room, [region], errors)
             finally:
                 if child is not None:
-                    _idle.keep(child)
+                    PROCESSES.keep(child)
 
 
 def _batches(regions: Sequence[Region]) -> Iterator[list[Region]]:
@@ -211,60 +209,13 @@ def _found(
         start += size
 
 
-class _Idle:
-    """Processes that have no slide. Safe to call from several threads."""
-
-    def __init__(self) -> None:
-        self._children: SimpleQueue[Child] = SimpleQueue()
-
-    def take(self) -> Child:
-        """One of them, or a new one. Raises OSError where none can be started."""
-        while True:
-            try:
-                child = self._children.get_nowait()
-            except Empty:
-                return Child(MODULE, cores() + 2, ROOM_BYTES)
-            if child.usable and child.module == MODULE:
-                return child
-            child.close()
-
-    def keep(self, child: Child) -> None:
-        """Close its slide and keep a process for the next one."""
-        if child.usable and self._children.qsize() < MOST_IDLE:
-            child.tell("close")
-            self._children.put(child)
-        else:
-            child.close()
-
-    def put(self, child: Child) -> None:
-        """Keep a process, and do nothing that a destructor may not do."""
-        self._children.put(child)
-
-    def close(self) -> None:
-        """End all of them."""
-        while True:
-            try:
-                self._children.get_nowait().close()
-            except Empty:
-                return
-
-
-_idle = _Idle()
-atexit.register(_idle.close)
-
-
-def end_idle() -> None:
-    """End the processes that have no slide."""
-    _idle.close()
-
-
 def library_version() -> str:
     """OpenSlide's version. Raises SlideError where its process cannot be started."""
     try:
-        child = _idle.take()
+        child = PROCESSES.take()
         try:
             return str(child.call("version"))
         finally:
-            _idle.keep(child)
+            PROCESSES.keep(child)
     except (ChildEndedError, OSError) as error:
         raise SlideError(f"OpenSlide cannot be started: {error}") from error

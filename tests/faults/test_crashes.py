@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
 @pytest.fixture(autouse=True)
 def _crashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contained, "MODULE", "crashing_openslide")
+    monkeypatch.setattr(contained.PROCESSES, "module", "crashing_openslide")
     monkeypatch.setenv("SLIDESCAN_TEST_CRASH", "bad.tif 256 320")
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from commands import refused, run
+from maps import TORCH
+from mutations import drop_a_part, flip_bits, flip_in_the_header, truncate, zero_a_part
 
 from slidescan.errors import DataError
+from slidescan.patches import hdf5_files
 from slidescan.patches.hdf5_files import open_dataset
 from slidescan.patches.sources import HDF5
 
@@ -89,4 +95,77 @@ def test_well_compressed_patches_are_read(tmp_path: Path) -> None:
         glass = np.full((512, *SHAPE), 255, np.uint8)
         file.create_dataset("x", data=glass, chunks=(128, *SHAPE), compression="gzip")
     with open_dataset(path, "x") as x:
-        assert (x[:4] == 255).all()
+        assert (x.rows(0, 4) == 255).all()
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        noise = np.random.default_rng(0).integers(0, 256, (700, *SHAPE), np.uint8)
+        file.create_dataset("x", data=noise, chunks=(64, *SHAPE), compression="gzip")
+    return path
+
+
+def test_rows_are_those_of_the_file(sound: Path) -> None:
+    """More than one call reads, and calls begin within a chunk."""
+    with h5py.File(sound) as file:
+        stored = file["x"][:]
+    with open_dataset(sound, "x") as x:
+        assert (x.shape, x.dtype, x.chunks) == (stored.shape, np.uint8, (64, *SHAPE))
+        np.testing.assert_array_equal(x.rows(0, 700), stored)
+        np.testing.assert_array_equal(x.rows(33, 35), stored[33:35])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [("open", "HDF5 crashed while opening it (SIGSEGV)"), ("read", "HDF5 crashed at rows 2 to 4")],
+)
+def test_a_crash_is_one_line(
+    method: str, words: str, sound: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(hdf5_files.PROCESSES, "module", "crashing_hdf5")
+        patched.setenv("SLIDESCAN_TEST_CRASH", method)
+        with pytest.raises(DataError) as told, open_dataset(sound, "x") as x:
+            x.rows(2, 5)
+        assert words in str(told.value)
+        out = sound.parent / "table.csv"
+        refused(run("predict", sound, "--model", tiny_model, *TORCH, "--out", out), "HDF5 crashed")
+    with open_dataset(sound, "x") as x:
+        assert x.rows(2, 5).shape == (3, *SHAPE)
+
+
+@pytest.mark.slow
+def test_mutated_files(tmp_path: Path) -> None:
+    """Whatever a file holds, it is read or refused: this process goes on."""
+    many, path, ends = int(os.environ.get("SLIDESCAN_MUTATIONS", "200")), tmp_path / "x.h5", []
+    sources = []
+    for options in ({}, {"chunks": (4, *SHAPE), "compression": "gzip"}, {"libver": "latest"}):
+        with h5py.File(path, "w", libver=options.pop("libver", None)) as file:
+            glass = np.full((16, *SHAPE), 255, np.uint8)
+            file.create_dataset("x", data=glass, **options)
+        sources.append(path.read_bytes())
+    for seed in range(many):
+        content = bytearray(sources[seed % len(sources)])
+        rng = np.random.default_rng(seed)
+        mutate = (flip_bits, flip_in_the_header, truncate, zero_a_part, drop_a_part)[seed % 5]
+        if mutate is flip_bits:  # where the metadata are, not in the pixels
+            head = content[:4096]
+            flip_bits(head, rng)
+            content[:4096] = head
+        else:
+            mutate(content, rng)
+        path.write_bytes(content)
+        try:
+            with open_dataset(path, "x") as x:
+                x.rows(0, x.shape[0])
+            ends.append("read")
+        except OSError:
+            ends.append("not decoded")
+        except DataError as error:
+            ends.append("crashed" if "crashed" in str(error) else "refused")
+    print(f"\n{many} mutated HDF5 files: {Counter(ends)}")
+    assert ends.count("read") > 0
+    assert ends.count("refused") > 0

@@ -11,6 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import crashing_jobs
 import maps
 import processes
 import pytest
@@ -21,7 +22,7 @@ from processes import Strike
 
 from slidescan.engines import engine_pool
 from slidescan.maps.store import Heatmap
-from slidescan.scanning import cohort
+from slidescan.scanning import cohort, jobs
 from slidescan.scanning.selection import Selector
 from slidescan.scanning.session import Session
 from slidescan.tools.atomic_files import lock, release
@@ -318,6 +319,31 @@ def test_jobs_are_processes_that_share_the_slides(
     for name in rows(alone):
         assert maps.contents(out / name) == maps.contents(alone / name)
     assert cohort.LEASES not in {path.name for path in out.iterdir()}
+
+
+@posix
+@pytest.mark.slow
+def test_a_process_of_jobs_that_dies_costs_the_slide_that_kills_it(
+    archive: Path, alone: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_work", crashing_jobs.work)
+    sound, deadly = (archive / "a" / name for name in ("s0.tif", "s1.tif"))
+    monkeypatch.setenv("SLIDESCAN_TEST_CRASH", deadly.stem)
+    out = tmp_path / "maps"
+    command = ("heatmap", sound, deadly, "--out", out, "--model", tiny_model, *TORCH)
+    result = run(*command, "--jobs", "2")
+    assert result.exit_code == 1
+    first, _ = result.stderr.splitlines()
+    assert first == f"Error: {deadly}: a process that scanned it alone died (SIGSEGV)"
+    assert {name: row["state"] for name, row in rows(out).items()} == {
+        "s0.zarr": "done",
+        "s1.zarr": "failed",
+    }
+    assert "SIGSEGV" in rows(out)["s1.zarr"]["reason"]
+    ran(*command)
+    for slide, name in ((sound, "s0.zarr"), (deadly, "s1.zarr")):
+        (expected,) = (n for n, row in rows(alone).items() if row["slide"] == str(slide))
+        assert maps.contents(out / name) == maps.contents(alone / expected)
 
 
 def test_shards_are_all_of_the_slides(

@@ -30,13 +30,13 @@ STORED = slides.noise(512, 768)
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> None:
-    contained.end_idle()
+    contained.PROCESSES.close()
 
 
 @pytest.fixture
 def crash(monkeypatch: pytest.MonkeyPatch) -> Crash:
     def at(place: str) -> None:
-        monkeypatch.setattr(contained, "MODULE", "crashing_openslide")
+        monkeypatch.setattr(contained.PROCESSES, "module", "crashing_openslide")
         monkeypatch.setenv("SLIDESCAN_TEST_CRASH", f"slide.tif {place}")
 
     return at
@@ -147,7 +147,7 @@ def test_a_process_serves_one_slide_after_the_other(path: Path) -> None:
     unclosed = Slide.open(path)
     process = unclosed._handle._child
     del unclosed
-    contained.end_idle()
+    contained.PROCESSES.close()
     assert process._process.returncode == 0
 
 

@@ -84,7 +84,7 @@ def _read_side(name: str, x_path: Path, y_path: Path) -> _Side:
             raise DataError(f"{y_path}: {y.size} labels for the {count} patches of {x_path.name}")
         if y.dtype.kind not in "biuf":
             raise DataError(f"{y_path}: y is {y.dtype}, wanted are the numbers 0 and 1")
-        labels = np.asarray(y).reshape(-1)
+        labels = y.rows(0, y.shape[0]).reshape(-1)
     others = set(np.unique(labels).tolist()) - {0, 1}
     if others:
         raise DataError(f"{y_path}: label {min(others)} is not 0 or 1")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from slidescan.errors import DataError
 from slidescan.geometry import PATCH_PX
 from slidescan.patches.decoding import MOST_BYTES, SHAPE, Bad, decode, told
+from slidescan.patches.hdf5_files import Dataset, open_dataset
 from slidescan.tools.hardware import cores
 from slidescan.tools.regular_files import read_regular
 from slidescan.tools.worker_processes import obey_parent, sigint_blocked
@@ -80,23 +81,22 @@ class Rows:
 
     def patches(self) -> Iterator[tuple[str, NDArray[np.uint8] | Bad]]:
         """Read the rows and all between them, which are in the same compressed chunks."""
-        import h5py
-
         first, last = int(self.rows[0]), int(self.rows[-1])
-        with h5py.File(self.path) as file:
+        with open_dataset(self.path, "x") as x:
             try:
-                block = file["x"][first : last + 1]
+                block = x.rows(first, last + 1)
             except OSError:
-                yield from (("", _row(file["x"], int(row))) for row in self.rows)
+                yield from (("", _row(x, int(row))) for row in self.rows)
                 return
         yield from (("", block[row - first]) for row in self.rows)
 
 
-def _row(x: Any, row: int) -> NDArray[np.uint8] | Bad:
+def _row(x: Dataset, row: int) -> NDArray[np.uint8] | Bad:
     try:
-        return np.asarray(x[row])
+        patch: NDArray[np.uint8] = x.rows(row, row + 1)[0]
     except OSError as error:
         return Bad(told(error))
+    return patch
 
 
 def read_image(path: str) -> NDArray[np.uint8] | Bad:
