@@ -125,7 +125,7 @@ class _Processes:
         how = None
         while self._running:
             died = self._step()
-            how = died and _how(died.process.exitcode)
+            how = _how(died.process.exitcode) if died else None
         self._waiting.clear()  # it may have died before it asked
         return how
 

@@ -1,7 +1,7 @@
 """Tiles whose data look damaged although they decode: OpenSlide passes no decoder's warning on.
 
-Found: data that are zeros alone, and JPEG data without a beginning, an end or valid markers. Not
-found: changed bits that give other valid codes.
+Found: data that are zeros alone, and JPEG data without a beginning, an end or valid markers, or
+with a run of zeros. Not found: changed bits that give other valid codes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.geometry import Box
-from slidescan.slides.tiff_index import COMPRESSION, COUNTS, OFFSETS, PLANAR, Directory
+from slidescan.slides.tiff_index import COMPRESSION, COUNTS, OFFSETS, PLANAR, TABLES, Directory
 
 JPEG = 7
 """TIFF Technical Note 2."""
@@ -27,6 +27,11 @@ PADDING = 16
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """In the data of a scan 0xff is followed by 0, a restart marker or padding (ITU-T T.81, B.1.1)."""
 SCAN, PROGRESSIVE = b"\xff\xda", b"\xff\xc2"
+
+HUFFMAN, LUMINANCE_AC, END_OF_BLOCK = b"\xff\xc4", 0x10, 0x00
+ZEROS = bytes(64)
+"""More than two blocks in which every coefficient is the same: with the usual table each has 24
+bytes. What an interrupted copy leaves is a multiple of 512 bytes."""
 
 MOST_BYTES = 16 * 2**20
 
@@ -70,7 +75,10 @@ class TileCheck:
         content = self._file.read(int(level.tags[OFFSETS].flat[index]), count)
         if content.count(0) == len(content):
             return "its data are zeros alone"
-        return jpeg_fault(content) if level.number(COMPRESSION) == JPEG else None
+        if level.number(COMPRESSION) != JPEG:
+            return None
+        tables = level.tags.get(TABLES)
+        return jpeg_fault(content, b"" if tables is None else tables.tobytes())
 
 
 def _fits(directory: Directory) -> bool:
@@ -83,8 +91,10 @@ def _fits(directory: Directory) -> bool:
     )
 
 
-def jpeg_fault(content: bytes) -> str | None:
+def jpeg_fault(content: bytes, tables: bytes = b"") -> str | None:
     """What is wrong with JPEG data, as far as markers tell; None where nothing is.
+
+    `tables` are those that a TIFF keeps for all of its tiles.
 
     >>> jpeg_fault(b"\\xff\\xd8\\xff\\xda\\x12\\xff\\x00\\x34\\xff\\xd9") is None
     True
@@ -100,7 +110,27 @@ def jpeg_fault(content: bytes) -> str | None:
     several_scans = content.find(PROGRESSIVE, 0, max(0, scan)) >= 0
     if scan < 0 or (not several_scans and MARKER.search(content, scan + len(SCAN), end)):
         return "its JPEG data have markers where none can be"
+    zeros = content.find(ZEROS, scan, end) if scan >= 0 and not several_scans else -1
+    if zeros >= 0 and _zeros_are_noise(content[:scan] + tables):
+        return "its JPEG data hold a run of zeros that no picture has"
     return None
+
+
+def _zeros_are_noise(header: bytes) -> bool:
+    """Whether zeros in the data of a scan stand for coefficients, and not for a flat area.
+
+    The shortest code of a Huffman table is all zeros (ITU-T T.81, annex C). Where it stands for the
+    end of a block, zeros are a flat area; else every coefficient of many blocks would be the same.
+    """
+    at = header.find(HUFFMAN)
+    while at >= 0:
+        place, end = at + 4, at + 2 + int.from_bytes(header[at + 2 : at + 4], "big")
+        while place + 17 <= min(end, len(header) - 1):
+            if header[place] == LUMINANCE_AC:
+                return header[place + 17] != END_OF_BLOCK
+            place += 17 + sum(header[place + 1 : place + 17])
+        at = header.find(HUFFMAN, max(at + 2, end))
+    return False
 
 
 def one_colour(rgb: NDArray[np.uint8]) -> bool:

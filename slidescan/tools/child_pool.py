@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from slidescan.tools.child_process import Child
+from slidescan.tools.child_process import Child, ChildEndedError
 
 
 class ChildPool:
@@ -34,7 +35,8 @@ class ChildPool:
     def keep(self, child: Child) -> None:
         """Let a process close its file, by its method `close`, and keep it for the next one."""
         if child.usable and self._idle.qsize() < self._most:
-            child.tell("close")
+            with suppress(ChildEndedError):
+                child.call("close")  # waits: the caller may replace the file next
             self._idle.put(child)
         else:
             child.close()

@@ -100,11 +100,6 @@ class Child:
         finally:
             self._waiting.pop(number, None)
 
-    def tell(self, method: str) -> None:
-        """Call a method and do not wait for it; the result is dropped."""
-        with suppress(ChildEndedError):
-            self._send({"number": 0, "method": method, "arguments": {}})
-
     @contextmanager
     def room(self) -> Iterator[tuple[int, memoryview]]:
         """Wait for a room of the shared memory; gives its first byte's place and the room."""

@@ -18,6 +18,10 @@ from typing import Any
 
 from slidescan.tools.shared_memory import attach
 
+MOST_BYTES = 8 * 2**30
+"""Of a child's own memory. A few kB of a file can ask for any amount, and the system might end the
+scan instead of the child."""
+
 Methods = dict[str, Callable[..., Any]]
 """What a child can be asked for; arguments and results are JSON."""
 
@@ -35,7 +39,7 @@ def serve(prepare: Callable[[memoryview], Methods]) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    _without_core_dumps()
+    _limit()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
     if os.name == "posix":
@@ -77,9 +81,13 @@ def _or_end(answer: Callable[[dict[str, Any]], None], call: dict[str, Any]) -> N
         os._exit(1)
 
 
-def _without_core_dumps() -> None:
+def _limit() -> None:
+    """Write no core dump, and end at `MOST_BYTES` of memory instead of taking the machine's."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, MOST_BYTES)):
+        _, hard = resource.getrlimit(kind)
+        if hard == resource.RLIM_INFINITY or hard > most:
+            resource.setrlimit(kind, (most, hard))

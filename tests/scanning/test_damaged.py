@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import slides
 import tifffile
 from commands import ran, refused, run
 from maps import ONE, TORCH, read
+from PIL import Image
 
 from slidescan.errors import SlideError
 from slidescan.geometry import Box
@@ -188,6 +190,37 @@ def test_what_markers_tell() -> None:
     assert jpeg_fault(b"\xff\xd8\xff\xc2\xff\xda\x12\xff\xc4\x34\xff\xd9") is None  # progressive
     assert jpeg_fault(b"\xff\xd8\xff\xda\x12\xff\x01\x34\xff\xd9") is not None
     assert jpeg_fault(bytes(20)) == "its JPEG data have no beginning"
+
+
+def encoded(pixels: np.ndarray, **how: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", **how)
+    return file.getvalue()
+
+
+def test_zeros_within_jpeg_data() -> None:
+    """As an interrupted copy leaves them. In a flat area they are right where tables are fitted."""
+    tissue = slides.section(256, 256)
+    tissue[:, 128:] = 243
+    for how in ({"quality": 85}, {"quality": 30}, {"optimize": True}, {"subsampling": 0}):
+        content = encoded(tissue, **how)
+        assert jpeg_fault(content) is None
+        at = content.find(b"\xff\xda") + 400
+        damaged = content[:at] + bytes(128) + content[at + 128 :]
+        assert jpeg_fault(damaged) == "its JPEG data hold a run of zeros that no picture has"
+    flat = encoded(np.full((1024, 1024, 3), 243, np.uint8), optimize=True)
+    assert bytes(64) in flat
+    assert jpeg_fault(flat) is None
+
+
+def test_zeros_within_a_tile_of_a_tiff_that_shares_its_tables(jpeg: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copy(jpeg, tmp_path / "damaged.tif"))
+    at, size = tile_bytes(damaged)
+    overwrite(damaged, at + size // 3, bytes(100))
+    with Slide.open(damaged) as slide:
+        slide.read_level(0, TILE)
+        (found,) = slide.damage.all()
+    assert "run of zeros" in found.why
 
 
 def test_one_colour_that_is_neither_glass_nor_black() -> None:

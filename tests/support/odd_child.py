@@ -33,8 +33,12 @@ def prepare(memory: memoryview) -> Methods:
             library.printf(b"%s\n", b"x" * 10_000)
         return 1
 
+    def take_memory() -> int:
+        return len(bytearray(9 * 2**30))
+
     return {
-        each.__name__: each for each in (fill, refuse, crash, bug, garbage, print_much, os.getpid)
+        each.__name__: each
+        for each in (fill, refuse, crash, bug, garbage, print_much, take_memory, os.getpid)
     }
 
 

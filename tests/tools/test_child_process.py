@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,8 @@ import pytest
 from slidescan.tools.child_process import CallError, Child, ChildEndedError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit it")
 
 
 @pytest.fixture
@@ -53,6 +56,7 @@ def test_what_a_library_prints_disturbs_nothing(child: Child) -> None:
         ("crash", {"say": "GLib-ERROR:\n no memory\n"}, "^SIGSEGV: GLib-ERROR: no memory$"),
         ("bug", {}, "^exit code 1: ZeroDivisionError: "),
         ("garbage", {}, "^SIGKILL$"),
+        pytest.param("take_memory", {}, "^exit code 1: MemoryError", marks=linux),
     ],
 )
 def test_its_end_is_told_to_all_who_wait(
