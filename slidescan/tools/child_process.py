@@ -186,10 +186,13 @@ class Child:
 
 
 def _reason(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
     try:
-        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        name = signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
 
 
 def _start(module: str, files: tuple[int, ...]) -> subprocess.Popen[bytes]:
@@ -203,4 +206,5 @@ def _start(module: str, files: tuple[int, ...]) -> subprocess.Popen[bytes]:
         # Windows cannot make a pipe drop what nobody reads.
         stderr=pipe if os.name == "posix" else subprocess.DEVNULL,
         pass_fds=files,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # of Windows alone
     )

@@ -62,9 +62,9 @@ def attach(address: Address) -> mmap.mmap:
 
 def _file(size: int) -> int:
     """A file without a name, in memory where the system has such files."""
-    if hasattr(os, "memfd_create"):
+    try:
         file = os.memfd_create("slidescan")
-    else:
+    except (AttributeError, OSError):  # not on macOS, nor in some sandboxes
         with tempfile.TemporaryFile() as named:
             file = os.dup(named.fileno())
     os.ftruncate(file, size)

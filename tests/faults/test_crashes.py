@@ -24,6 +24,7 @@ def _crashing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLIDESCAN_TEST_CRASH", "bad.tif 256 320")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
 def test_a_scan_survives_a_crash(section: Path, tiny_model: Path, tmp_path: Path) -> None:
     bad, out = Path(shutil.copy(section, tmp_path / "bad.tif")), tmp_path / "map.zarr"

@@ -123,7 +123,7 @@ def test_rows_are_those_of_the_file(sound: Path) -> None:
     [("open", "HDF5 crashed while opening it (SIGSEGV)"), ("read", "HDF5 crashed at rows 2 to 4")],
 )
 def test_a_crash_is_one_line(
-    method: str, words: str, sound: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, words: str, sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(hdf5_files.PROCESSES, "module", "crashing_hdf5")
@@ -131,10 +131,19 @@ def test_a_crash_is_one_line(
         with pytest.raises(DataError) as told, open_dataset(sound, "x") as x:
             x.rows(2, 5)
         assert words in str(told.value)
-        out = sound.parent / "table.csv"
-        refused(run("predict", sound, "--model", tiny_model, *TORCH, "--out", out), "HDF5 crashed")
     with open_dataset(sound, "x") as x:
         assert x.rows(2, 5).shape == (3, *SHAPE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_predict_says_so(
+    sound: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hdf5_files.PROCESSES, "module", "crashing_hdf5")
+    monkeypatch.setenv("SLIDESCAN_TEST_CRASH", "read")
+    out = tmp_path / "table.csv"
+    refused(run("predict", sound, "--model", tiny_model, *TORCH, "--out", out), "HDF5 crashed")
 
 
 @pytest.mark.slow

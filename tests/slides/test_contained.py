@@ -108,6 +108,7 @@ def test_a_crash_at_opening_is_one_line(path: Path, crash: Crash) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_crash_that_no_region_explains_is_given_up_in_the_end(path: Path, crash: Crash) -> None:
     crash("any")
     with Slide.open(path) as slide:

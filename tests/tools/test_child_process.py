@@ -55,7 +55,7 @@ def test_what_a_library_prints_disturbs_nothing(child: Child) -> None:
         ("crash", {}, "^SIGSEGV$"),
         ("crash", {"say": "GLib-ERROR:\n no memory\n"}, "^SIGSEGV: GLib-ERROR: no memory$"),
         ("bug", {}, "^exit code 1: ZeroDivisionError: "),
-        ("garbage", {}, "^SIGKILL$"),
+        ("garbage", {}, "^SIGKILL, perhaps for want of memory$"),
         pytest.param("take_memory", {}, "^exit code 1: MemoryError", marks=linux),
     ],
 )
@@ -73,4 +73,15 @@ def test_a_module_that_does_not_exist() -> None:
     child = Child("no_such_module", rooms=1, room_bytes=1)
     with pytest.raises(ChildEndedError, match=r"exit code 1: .*No module named no_such_module"):
         child.call("getpid")
+    child.close()
+
+
+def test_without_files_in_memory_a_temporary_file_is_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    child = Child("odd_child", rooms=1, room_bytes=5000)
+    with child.room() as (start, room):
+        assert child.call("fill", start=start, size=5000, value=7) == 5000
+        assert bytes(room) == bytes([7]) * 5000
     child.close()
