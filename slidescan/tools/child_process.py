@@ -18,8 +18,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -36,6 +37,12 @@ PATIENCE_S = 10.0
 
 TOLD_BYTES = 2**16
 """Of what a child printed before it ended: what a pipe holds."""
+
+
+MOST_S = 60.0
+"""Seconds of a processor that a call may take: a file may lead a decoder into an endless loop."""
+
+CHECK_S = 5.0
 
 
 class ChildEndedError(Exception):
@@ -71,6 +78,7 @@ class Child:
         self._writing, self._number = threading.Lock(), 0
         self._waiting: dict[int, Future[Any]] = {}
         self._end: str | None = None
+        self._overdue = False
         self._receiver = threading.Thread(target=self._receive, daemon=True, name=module)
         self._receiver.start()
         with suppress(ChildEndedError):  # told at the first call
@@ -83,7 +91,7 @@ class Child:
         return self._end is None and self.pid == os.getpid()
 
     def call(self, method: str, **arguments: Any) -> Any:
-        """Call a method and wait for its result.
+        """Call a method and wait for its result, for `MOST_S` seconds of a processor at most.
 
         Raises:
             ChildEndedError: the process ended before it answered, or had before.
@@ -96,9 +104,23 @@ class Child:
             self._waiting[number] = future
         try:
             self._send({"number": number, "method": method, "arguments": arguments})
+            if not _done(future, CHECK_S):
+                self._watch(future)
             return future.result()
         finally:
             self._waiting.pop(number, None)
+
+    def _watch(self, future: Future[Any]) -> None:
+        """Wait for an answer that takes long, and end the process where it takes too long.
+
+        By the processor's time: a disk on the network may make anything wait.
+        """
+        before = processor_seconds(self._process.pid)
+        while not _done(future, CHECK_S):
+            used = processor_seconds(self._process.pid) - before
+            if used > MOST_S * max(1, len(self._waiting)):
+                self._overdue = True
+                self._process.kill()
 
     @contextmanager
     def room(self) -> Iterator[tuple[int, memoryview]]:
@@ -174,6 +196,8 @@ class Child:
     def _how(self) -> str:
         """How the process ended, as "SIGABRT: out of memory"."""
         how = _reason(self._process.wait())
+        if self._overdue:
+            return f"no answer after {MOST_S:.0f} s of a processor"
         stderr = self._process.stderr
         if stderr is None:
             return how
@@ -183,6 +207,19 @@ class Child:
             if told := " ".join(" ".join(line for line in lines if line.strip())[-300:].split()):
                 return f"{how}: {told}"
         return how
+
+
+def processor_seconds(pid: int) -> float:
+    """The time that a process has used; 0 where the system does not tell, as outside Linux."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _done(future: Future[Any], timeout_s: float) -> bool:
+    return bool(wait([future], timeout_s).done)
 
 
 def _reason(code: int) -> str:

@@ -33,12 +33,16 @@ def prepare(memory: memoryview) -> Methods:
             library.printf(b"%s\n", b"x" * 10_000)
         return 1
 
+    def spin() -> None:
+        while True:
+            pass
+
     def take_memory() -> int:
         return len(bytearray(9 * 2**30))
 
     return {
         each.__name__: each
-        for each in (fill, refuse, crash, bug, garbage, print_much, take_memory, os.getpid)
+        for each in (fill, refuse, crash, bug, garbage, print_much, take_memory, spin, os.getpid)
     }
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from slidescan.tools import child_process
 from slidescan.tools.child_process import CallError, Child, ChildEndedError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -66,6 +67,15 @@ def test_its_end_is_told_to_all_who_wait(
         child.call(method, **arguments)
     with pytest.raises(ChildEndedError, match=how):
         child.call("getpid")
+    assert not child.usable
+
+
+@linux
+def test_an_endless_loop_is_ended(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "MOST_S", 0.5)
+    monkeypatch.setattr(child_process, "CHECK_S", 0.05)
+    with pytest.raises(ChildEndedError, match="no answer after 0 s of a processor"):
+        child.call("spin")
     assert not child.usable
 
 
