@@ -65,6 +65,10 @@ class MapError(SlidescanError):
     """The map on disk cannot be written or read, or was made with other settings."""
 
 
+class RemoteError(MapError):
+    """An object store or a server cannot be reached, or refuses."""
+
+
 class WriteError(SlidescanError):
     """A file or folder cannot be written: permissions, a full disk, another writer."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from slidescan.errors import ConfigError
 from slidescan.maps.finished import open_finished
 from slidescan.maps.store import Heatmap
+from slidescan.tools.urls import AnyPlace, Place
 
 if TYPE_CHECKING:
     import xarray
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
-def open_map(path: str | os.PathLike[str], *, unfinished: bool = False) -> Map:
+def open_map(path: AnyPlace, *, unfinished: bool = False) -> Map:
     """Open a map for reading.
 
     Args:
-        path: the map, e.g. "map.zarr".
+        path: the map, e.g. "map.zarr" or "s3://bucket/map.zarr".
         unfinished: also open a map whose scan has not finished; its missing cells are NaN.
 
     Raises:
-        MapError: there is no readable map, it has lost a part, or its scan has not finished.
+        MapError: there is no readable map, it has lost a part, or its scan has not finished; or a
+            store cannot be reached (`RemoteError`).
+        ConfigError: an address needs the extra `remote`.
     """
     return Map(open_finished(path, partial=unfinished))
 
@@ -53,7 +55,7 @@ class Map:
         return f"<slidescan map {self.path.name}: {rows} x {columns} cells of {self.cell_um:g} um>"
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         return self.heatmap.path
 
     @property

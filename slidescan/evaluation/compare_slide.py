@@ -28,6 +28,7 @@ from slidescan.evaluation.truth import Truth
 from slidescan.geometry import Box
 from slidescan.maps.ngff import halve
 from slidescan.maps.store import Heatmap
+from slidescan.tools.urls import Place
 
 METHODS = {"nms": "non-maximum suppression", "components": "connected components"}
 
@@ -80,7 +81,7 @@ class Case:
     """One slide of an evaluation."""
 
     name: str
-    map_path: Path
+    map_path: Place
     annotations: Path | None
     um_per_cell: float
     pitch_l0: tuple[float, float]

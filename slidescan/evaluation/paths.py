@@ -6,24 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slidescan.errors import AnnotationError, MapError
+from slidescan.maps.places import maps_below, resolved
+from slidescan.tools.urls import Place, Url
 
 SUFFIXES = (".xml", ".json", ".geojson")
 """Of annotations."""
 
 
-def find_maps(paths: Sequence[Path]) -> list[Path]:
+def find_maps(paths: Sequence[Place]) -> list[Place]:
     """Return the maps that are named, and those in the folders that are named.
 
     Raises MapError where a path is neither.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Place, Place] = {}
     for path in paths:
-        inside = [path]
-        if not _is_map(path):
+        inside: Sequence[Place] = [path]
+        if isinstance(path, Url):
+            inside = maps_below(path)
+        elif not _is_map(path):
             inside = sorted(path.glob("*.zarr")) if path.is_dir() else []
             if not inside:
                 raise MapError(f"{path}: {_no_map(path)}")
-        found |= {each.resolve(): each for each in inside}
+        found |= {resolved(each): each for each in inside}
     return list(found.values())
 
 

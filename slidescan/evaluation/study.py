@@ -19,6 +19,7 @@ from slidescan.maps.store import Heatmap
 from slidescan.slides.fingerprint import same_slide
 from slidescan.tools.csv_tables import write_table
 from slidescan.tools.settings_diff import JSON, differences
+from slidescan.tools.urls import Place
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class Study:
     made: Mapping[str, JSON] = field(default_factory=dict)
     """the settings that scores and grid of all maps depend on"""
     pixels: Pixels = field(init=False)
-    _seen: dict[str, Path] = field(default_factory=dict)
+    _seen: dict[str, Place] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pixels = Pixels(self.choices.threshold)

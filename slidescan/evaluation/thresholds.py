@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from slidescan.errors import MapError, ModelError
@@ -11,6 +10,7 @@ from slidescan.maps.finished import Settings, settings_of
 from slidescan.maps.store import Heatmap
 from slidescan.models.card import Card, read_card, shipped_names
 from slidescan.models.identity import described, identity_of, key, members, same_models
+from slidescan.tools.urls import Place
 
 
 def threshold_of(card: Card, name: str) -> float:
@@ -28,7 +28,7 @@ def threshold_of(card: Card, name: str) -> float:
     return points[name].threshold
 
 
-def threshold_of_maps(name: str, maps: Sequence[Path], source: str | None) -> float:
+def threshold_of_maps(name: str, maps: Sequence[Place], source: str | None) -> float:
     """Return the threshold of an operating point of the model that made the maps.
 
     `source` names the model; None takes the shipped model of the name that the maps record. Maps
@@ -39,7 +39,7 @@ def threshold_of_maps(name: str, maps: Sequence[Path], source: str | None) -> fl
             averaging.
         ModelError: the model's card has no such point, or there is no such model.
     """
-    made: dict[Path, dict[str, Any]] = {}
+    made: dict[Place, dict[str, Any]] = {}
     failed = ""
     for path in maps:
         try:
@@ -61,7 +61,7 @@ def threshold_of_maps(name: str, maps: Sequence[Path], source: str | None) -> fl
     return threshold_of(_card(name, first, record, source), name)
 
 
-def _check_averaging(name: str, path: Path, record: dict[str, Any]) -> None:
+def _check_averaging(name: str, path: Place, record: dict[str, Any]) -> None:
     """Refuse averages, which are distributed otherwise than the probabilities of one model."""
     how = "--tta d4" if record.get("tta") else "several models"
     if record.get("tta") or len(members(record)) > 1:
@@ -71,7 +71,7 @@ def _check_averaging(name: str, path: Path, record: dict[str, Any]) -> None:
         )
 
 
-def _card(name: str, path: Path, record: dict[str, Any], source: str | None) -> Card:
+def _card(name: str, path: Place, record: dict[str, Any], source: str | None) -> Card:
     """Read the card of the model that made a map."""
     (model,) = members(record)
     named = model["name"] if source is None else source

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from slidescan.errors import MapError
 from slidescan.geometry import Box
 from slidescan.maps.record import Pixels, Record, Resolution, broken, read_record
+from slidescan.tools.urls import AnyPlace, Place
 
 if TYPE_CHECKING:
     from slidescan.maps.store import Heatmap
@@ -80,7 +79,7 @@ def settings_of(heatmap: Heatmap, kind: type[S]) -> S:
     return _checked(heatmap.path, "settings", kind, heatmap.settings)
 
 
-def read_checked_record(path: Path) -> tuple[Record, SlideSettings]:
+def read_checked_record(path: Place) -> tuple[Record, SlideSettings]:
     """Read the record of a map, finished or not, and what it says of its slide.
 
     Neither imports zarr nor reads a cell. Raises MapError: no map, or its record lacks what readers
@@ -92,7 +91,7 @@ def read_checked_record(path: Path) -> tuple[Record, SlideSettings]:
     return record, settings.slide
 
 
-def open_finished(path: str | os.PathLike[str], *, partial: bool = False) -> Heatmap:
+def open_finished(path: AnyPlace, *, partial: bool = False) -> Heatmap:
     """Open a map for reading that is finished and has lost nothing; every reader opens it so.
 
     `partial` also accepts a map that is not finished. All blocks of level 0 of a finished map are
@@ -103,7 +102,7 @@ def open_finished(path: str | os.PathLike[str], *, partial: bool = False) -> Hea
     from slidescan.maps.layout import DamageError  # zarr, which takes a second to import
     from slidescan.maps.store import Heatmap
 
-    heatmap = Heatmap.open(Path(path))
+    heatmap = Heatmap.open(path)
     settings_of(heatmap, Settings)
     _checked(heatmap.path, "provenance", Provenance, heatmap.provenance)
     if heatmap.complete:
@@ -145,7 +144,7 @@ def recorded_bounds(heatmap: Heatmap) -> Box | None:
 M = TypeVar("M", bound=BaseModel)
 
 
-def _checked(path: Path, part: str, kind: type[M], found: dict[str, Any]) -> M:
+def _checked(path: Place, part: str, kind: type[M], found: dict[str, Any]) -> M:
     try:
         return kind.model_validate_json(json.dumps(found))
     except ValidationError as error:

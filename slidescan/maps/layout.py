@@ -1,27 +1,35 @@
 """The arrays of a map as zarr v3: how they are laid out, read and written.
 
-This is the only module that imports zarr. zarr writes a shard beside its place and renames it.
-Checksums in the shard, of its index and of every zstd frame, show what a power failure left behind.
+This is the only module that imports zarr. zarr writes a shard beside its place and renames it, or
+puts it as one object. Checksums in the shard, of its index and of every zstd frame, show what a
+power failure left behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import asyncio
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import zarr
+import zarr.storage
 from numcodecs import Zlib
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer, BufferPrototype
 
 from slidescan.errors import MapError
 from slidescan.geometry import Box
 from slidescan.maps.ngff import halved, multiscales, omero, shapes, touched
+from slidescan.maps.shards import shards_of
 from slidescan.tools.atomic_files import sync, writing
+from slidescan.tools.urls import WEB, Place, Url
 
 BLOCK_CELLS = 256
 """Side of a block: one shard, the unit of resuming."""
@@ -44,6 +52,10 @@ COLOURS = {TISSUE: (0, 114, 178, 96), GAPS: (213, 94, 0, 160)}
 """RGBA of the label images."""
 
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
 class DamageError(MapError):
     """A shard exists but does not decode, or an array is missing."""
 
@@ -51,22 +63,29 @@ class DamageError(MapError):
 class Arrays:
     """The arrays of one map. A name is "0" for level 0 of the values, "labels/tissue/0", ..."""
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: Place, *, writable: bool) -> None:
         """Open the root. Raises MapError where it cannot be read."""
         self.path = path
+        self._shards = shards_of(path)
         self._opened: dict[str, zarr.Array[Any]] = {}
         with self._decoding("its metadata"):
-            self._group = zarr.open_group(str(path), mode="r+" if writable else "r", zarr_format=3)
+            store, inside = (str(path), "") if isinstance(path, Path) else _remote_store(path)
+            mode = "r+" if writable else "r"
+            self._group = zarr.open_group(store, path=inside, mode=mode, zarr_format=3)  # type: ignore[arg-type]  # mode is one of the literals
 
     @contextmanager
     def _decoding(self, what: str) -> Iterator[None]:
-        """Turn whatever a decoder raises into a MapError."""
+        """Turn whatever a decoder or a store raises into a MapError."""
         try:
             yield
         except OSError as error:
+            if found := self._shards.trouble(error):
+                raise found from error
             reason = error.strerror or str(error)
             raise MapError(f"{self.path}: {what} cannot be read ({reason})") from error
         except Exception as error:  # zarr and each of its decoders raise errors of their own
+            if found := self._shards.trouble(error):
+                raise found from error
             raise DamageError(
                 f"{self.path}: {what} is damaged; run the scan again, "
                 "with --overwrite if that does not repair it"
@@ -156,34 +175,118 @@ class Arrays:
             return np.asarray(array[cells.slices])
 
     def write(self, name: str, block: Box, values: NDArray[Any]) -> None:
-        """Write one block and bring it to the disk. Raises WriteError."""
-        shard = self.shard(name, block)
-        with writing(self.path):
+        """Write one block and bring it to the disk. Raises WriteError, or RemoteError."""
+        key = self._key(name, block)
+        with self._writing():
             # zarr merges into an existing shard and would fail on a damaged one.
-            shard.unlink(missing_ok=True)
+            self._shards.clear(key)
             self.open(name)[block.slices] = values
-            if shard.exists():  # zarr writes none where all cells have the fill value
-                sync(shard, shard.parent, shard.parent.parent)
+            self._shards.written(key)
 
-    def shard(self, name: str, block: Box) -> Path:
-        """Return the path of a block's file."""
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with writing(self.path):
+            try:
+                yield
+            except Exception as error:
+                if found := self._shards.trouble(error):
+                    raise found from error
+                raise
+
+    def _key(self, name: str, block: Box) -> str:
         row, column = block.y0 // self.block_cells, block.x0 // self.block_cells
-        return self.path / name / "c" / str(row) / str(column)
+        return f"{name}/c/{row}/{column}"
+
+    def has(self, name: str, block: Box) -> bool:
+        """Whether a block was written."""
+        return self._shards.has(self._key(name, block))
+
+    def refresh(self) -> None:
+        """Look anew for blocks, which other processes may have written."""
+        self._shards.refresh()
 
     def has_shards(self, name: str) -> bool:
         """Whether any block of an array was written."""
-        return (self.path / name / "c").is_dir()
+        return self._shards.has_any(name)
+
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Call a function that reads or writes one block for each item; results in order.
+
+        In a store that is far away, several at once.
+        """
+        return self._shards.each(function, items)
 
     def update_record(self, changes: Mapping[str, Any]) -> None:
         """Change keys of the map's record and bring it to the disk. Raises WriteError."""
         record = cast("dict[str, Any]", self._group.attrs["slidescan"])
-        with writing(self.path):
+        with self._writing():
             self._group.attrs["slidescan"] = {**record, **changes}
-            sync(self.path / "zarr.json", self.path)
+            if isinstance(self.path, Path):
+                sync(self.path / "zarr.json", self.path)
+
+
+def _remote_store(url: Url) -> tuple[Any, str]:
+    """zarr's store for a bucket, and where the map is in it."""
+    from slidescan.tools.object_store import bucket_of
+
+    backend = bucket_of(url).backend
+    if type(backend).__module__.startswith("obstore"):
+        with warnings.catch_warnings():
+            # It is called experimental; zarr's version is bounded, and tests read what it writes.
+            warnings.simplefilter("ignore")
+            return _Patient(backend), url.path
+    root = str(Url(url.scheme, url.host)) if url.scheme in WEB else f"/{url.host}"
+    return zarr.storage.FsspecStore(_in_loop(backend), path=root.rstrip("/")), url.path
+
+
+class _Patient(zarr.storage.ObjectStore[Any]):
+    """Asks again where an answer is interrupted; obstore itself repeats other failures."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        return await _repeated(partial(super().get, key, prototype, byte_range))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await _repeated(partial(super().set, key, value))
+
+
+async def _repeated(call: Callable[[], Awaitable[Result]]) -> Result:
+    from slidescan.tools.object_store import interrupted, pauses_s
+
+    for pause_s in pauses_s():
+        try:
+            return await call()
+        except Exception as error:
+            if not interrupted(error):
+                raise
+        await asyncio.sleep(pause_s)
+    return await call()
+
+
+def _in_loop(files: Any) -> Any:
+    """A file system of fsspec that zarr can wait for."""
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    if not files.async_impl:
+        return AsyncFileSystemWrapper(files, asynchronous=True)
+    return type(files)(**{**files.storage_options, "asynchronous": True})
+
+
+def laid(name: str, record: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, bytes]:
+    """The objects of a whole map except its values, by their keys."""
+    objects: dict[str, Any] = {}
+    _lay(zarr.storage.MemoryStore(objects), name, record, mask)
+    return {key: each.to_bytes() for key, each in objects.items()}
 
 
 def lay(folder: Path, name: str, record: dict[str, Any], mask: NDArray[np.bool_]) -> None:
     """Write a whole map except its values into `folder`, which must not exist yet."""
+    _lay(str(folder), name, record, mask)
+    sync(folder, *folder.rglob("*"))
+
+
+def _lay(store: Any, name: str, record: dict[str, Any], mask: NDArray[np.bool_]) -> None:
     levels, cell_um = shapes(mask.shape), record["grid"]["stride"] * record["mpp"]
     ome = {
         "version": "0.5",
@@ -191,7 +294,7 @@ def lay(folder: Path, name: str, record: dict[str, Any], mask: NDArray[np.bool_]
         "omero": omero(name),
     }
     attributes = {"ome": ome, "slidescan": record}
-    group = zarr.create_group(str(folder), zarr_format=3, attributes=attributes)
+    group = zarr.create_group(store, zarr_format=3, attributes=attributes)
     index = {"version": "0.5", "labels": [_name(label) for label in COLOURS]}
     group.create_group("labels", attributes={"ome": index})
     for label in COLOURS:
@@ -207,7 +310,6 @@ def lay(folder: Path, name: str, record: dict[str, Any], mask: NDArray[np.bool_]
             rows = slice(y, y + BLOCK_CELLS)
             if selected[rows].any():
                 cells[rows] = selected[rows].astype(np.uint8)
-    sync(folder, *folder.rglob("*"))
 
 
 def _label(label: str, cell_um: float, levels: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import numpy as np
@@ -17,6 +16,7 @@ from slidescan.errors import MapError, describe
 from slidescan.geometry import Grid
 from slidescan.tools.regular_files import MB, read_regular
 from slidescan.tools.settings_diff import JSON, strict
+from slidescan.tools.urls import Place, Url
 
 FORMAT = 1
 """Version of the layout. Raise it for a change that old code would misread."""
@@ -79,13 +79,25 @@ def new_record(blank: Blank) -> dict[str, Any]:
     return strict({"format": FORMAT, "grid": asdict(grid), **kept, **state})
 
 
-def find_record(path: Path) -> dict[str, Any] | None:
+def _read_root(path: Place) -> bytes:
+    """The root's metadata. Raises OSError, or RemoteError for an address."""
+    if not isinstance(path, Url):
+        return read_regular(path / "zarr.json", MOST_BYTES)
+    from slidescan.tools.object_store import bucket_of
+
+    found = bucket_of(path).get((path / "zarr.json").path, MOST_BYTES)
+    if found is None:
+        raise FileNotFoundError(str(path))
+    return found[0]
+
+
+def find_record(path: Place) -> dict[str, Any] | None:
     """Return the record at `path` as it is, None where there is no slidescan map.
 
-    Raises MapError where the file may not be read.
+    Raises MapError where the file may not be read, or the store cannot be reached.
     """
     try:
-        record = json.loads(read_regular(path / "zarr.json", MOST_BYTES))["attributes"]["slidescan"]
+        record = json.loads(_read_root(path))["attributes"]["slidescan"]
     except PermissionError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from error
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -93,17 +105,17 @@ def find_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "format" in record else None
 
 
-def read_level_count(path: Path) -> int:
+def read_level_count(path: Place) -> int:
     """How many levels a map has by its NGFF metadata; 1 where that cannot be read."""
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        attributes = json.loads(_read_root(path))["attributes"]
         (image,) = attributes["ome"]["multiscales"]
         return max(1, len(image["datasets"]))
     except (OSError, ValueError, LookupError, TypeError):
         return 1
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Place) -> Record:
     """Return the record of the map at `path`.
 
     Raises MapError where there is no map, it has another format or its record is broken.
@@ -121,7 +133,7 @@ def read_record(path: Path) -> Record:
         raise broken(path, error) from error
 
 
-def broken(path: Path, error: ValidationError, part: str = "record") -> MapError:
+def broken(path: Place, error: ValidationError, part: str = "record") -> MapError:
     """Return the error for a part of the record with a missing or wrong key."""
     return MapError(
         f"{path}: the map's {part} cannot be used ({describe(error)}); scan again with --overwrite"

@@ -17,23 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Self, Unpack, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
-from slidescan.errors import MapError
+from slidescan.errors import MapError, RemoteError
 from slidescan.geometry import Box, Grid
 from slidescan.maps.coverage import Coverage
-from slidescan.maps.creation import create, locked
 from slidescan.maps.layout import Arrays, DamageError
 from slidescan.maps.ngff import halve, halved
+from slidescan.maps.places import keeping, resolved
 from slidescan.maps.record import Blank, find_record, read_record
-from slidescan.maps.replacement import drop, successor, swap
-from slidescan.tools.atomic_files import release, writing
+from slidescan.tools.atomic_files import writing
 from slidescan.tools.settings_diff import JSON, differences, strict
+from slidescan.tools.urls import AnyPlace, Place
+
+if TYPE_CHECKING:
+    from slidescan.maps.places import Held
 
 
 class Heatmap:
@@ -44,12 +46,13 @@ class Heatmap:
     the level they are used with.
     """
 
-    def __init__(self, path: Path, lock: FileLock | None = None, *, replaces: bool = False) -> None:
+    def __init__(self, path: Place, lock: Held | None = None, *, replaces: bool = False) -> None:
         """Read the record and the mask; callers use `open`.
 
         A map that `replaces` the finished one at `path` is beside it until `finish`.
         """
-        folder = successor(path) if replaces else path
+        self._keeping = keeping(path)
+        folder = self._keeping.successor if replaces else path
         record = read_record(folder)
         self.path = path
         self.replaces = replaces
@@ -65,7 +68,7 @@ class Heatmap:
         self._coverage = Coverage(self._arrays, self.grid.cells, record.selected)
 
     @classmethod
-    def create(cls, path: str | Path, *, overwrite: bool = False, **blank: Unpack[Blank]) -> Self:
+    def create(cls, path: AnyPlace, *, overwrite: bool = False, **blank: Unpack[Blank]) -> Self:
         """Write an empty map to `path`, all or nothing, and open it for writing.
 
         `overwrite` replaces a slidescan map. Anything else at `path`, except an empty folder, is
@@ -75,27 +78,28 @@ class Heatmap:
             MapError: the path is taken.
             WriteError: it cannot be written, or another process writes there.
         """
-        with locked(path := _resolved(path)) as held:
-            create(path, blank, overwrite)
-            return cls(path, held)
+        place = resolved(path)
+        with (kept := keeping(place)).locked() as held:
+            kept.create(blank, overwrite)
+            return cls(place, held)
 
     @classmethod
-    def open(cls, path: str | Path, *, writable: bool = False) -> Self:
+    def open(cls, path: AnyPlace, *, writable: bool = False) -> Self:
         """Open an existing map; `writable` takes the lock and removes a killed writer's leftovers.
 
         Raises:
             MapError: there is no readable slidescan map.
             WriteError: another process writes it.
         """
-        path = _resolved(path)
+        place = resolved(path)
         if not writable:
-            return cls(path)
-        with locked(path) as held:
-            return cls(path, held)
+            return cls(place)
+        with keeping(place).locked() as held:
+            return cls(place, held)
 
     @classmethod
     def resume_or_create(
-        cls, path: str | Path, *, overwrite: bool = False, **blank: Unpack[Blank]
+        cls, path: AnyPlace, *, overwrite: bool = False, **blank: Unpack[Blank]
     ) -> Self:
         """Create a map, or resume the one at `path` if grid, mpp, mask and settings are equal.
 
@@ -108,27 +112,30 @@ class Heatmap:
             MapError: the path is taken, or the map there was made with other settings.
             WriteError: as for `create`.
         """
-        with locked(path := _resolved(path)) as held:
-            if find_record(path) is None:
-                create(path, blank, overwrite)
-                return cls(path, held)
+        place = resolved(path)
+        with (kept := keeping(place)).locked() as held:
+            if find_record(place) is None:
+                kept.create(blank, overwrite)
+                return cls(place, held)
             found: Self | None = None
             try:
-                found = cls(path, held)
+                found = cls(place, held)
                 changes = found._changes(blank)
+            except RemoteError:
+                raise
             except MapError:
                 if not overwrite:
                     raise
                 changes = ["unreadable"]
             if overwrite and found is not None and found.complete:
-                return cls._beside(path, held, blank)
+                return cls._beside(place, held, blank)
             if overwrite and changes:
-                create(path, blank, overwrite)
-                return cls(path, held)
+                kept.create(blank, overwrite)
+                return cls(place, held)
             assert found is not None
             if changes:
                 raise MapError(
-                    f"{path}: made with other settings ({'; '.join(changes)}); "
+                    f"{place}: made with other settings ({'; '.join(changes)}); "
                     "pass --overwrite or choose another --out"
                 )
             if found.complete and not found.whole():
@@ -136,18 +143,21 @@ class Heatmap:
             return found
 
     @classmethod
-    def _beside(cls, path: Path, held: FileLock, blank: Blank) -> Self:
+    def _beside(cls, path: Place, held: Held, blank: Blank) -> Self:
         """Begin or resume the map that replaces the finished one at `path`."""
+        kept = keeping(path)
         with writing(path):
-            if find_record(successor(path)) is not None:
+            if find_record(kept.successor) is not None:
                 try:
                     found = cls(path, held, replaces=True)
                     if not found._changes(blank):
                         return found
+                except RemoteError:
+                    raise
                 except MapError:
                     pass  # it is damaged, and nothing in it was ever finished
-                drop(path)
-            create(successor(path), blank, overwrite=False, name=path.stem)
+                kept.drop()
+            keeping(kept.successor).create(blank, overwrite=False, name=path.stem)
         return cls(path, held, replaces=True)
 
     def __enter__(self) -> Self:
@@ -161,7 +171,7 @@ class Heatmap:
     def close(self) -> None:
         """Give the lock back; the map can still be read but not written."""
         if self._lock is not None:
-            release(self._lock)
+            self._keeping.release(self._lock)
             self._lock = None
 
     @property
@@ -190,12 +200,15 @@ class Heatmap:
 
     def missing(self) -> Iterator[Box]:
         """The blocks that are not done."""
-        return (block for block in self.blocks() if not self.done(block))
+        self._arrays.refresh()
+        blocks = list(self.blocks())
+        done = self._arrays.each(self.done, blocks)
+        return (block for block, whole in zip(blocks, done, strict=True) if not whole)
 
     def done(self, block: Box) -> bool:
         """Whether the block's data is whole; a block without selected cells needs none."""
         expected = self._coverage.block(block)
-        if not self._arrays.shard("0", block).exists():
+        if not self._arrays.has("0", block):
             return not expected.any()
         try:
             finite = np.isfinite(self._read(block, 0))
@@ -206,8 +219,7 @@ class Heatmap:
     def whole(self) -> bool:
         """Whether a complete map has all of its blocks; those of coarser levels are not decoded."""
         return not any(True for _ in self.missing()) and all(
-            self._arrays.shard(str(level), block).exists()
-            for level, block in self._coarser_blocks()
+            self._arrays.has(str(level), block) for level, block in self._coarser_blocks()
         )
 
     def read(self, cells: Box, level: int = 0) -> NDArray[np.float32]:
@@ -271,15 +283,15 @@ class Heatmap:
         if missing:
             raise MapError(f"{self.path}: {missing} blocks are missing; run the same command again")
         self._coverage.finish_gaps(self.shapes)
-        for level, block in self._coarser_blocks():
-            finer = Box(0, 0, *self.shapes[level - 1])
-            under = Box(2 * block.y0, 2 * block.x0, 2 * block.y1, 2 * block.x1).clip(finer)
-            self._put(level, block, halve(self._read(under, level - 1)))
+        coarser = list(self._coarser_blocks())
+        for level in range(1, len(self.shapes)):
+            blocks = [block for at, block in coarser if at == level]
+            for _ in self._arrays.each(partial(self._fill_coarser, level), blocks):
+                pass
         self.provenance = {**self.provenance, **strict(provenance)}
         self._mark(complete=True)
         if self.replaces:
-            with writing(self.path):
-                swap(self.path)
+            self._keeping.swap()
             self.replaces = False
             self._arrays = Arrays(self.path, writable=True)
 
@@ -307,6 +319,11 @@ class Heatmap:
                 if expected[block.slices].any():
                     yield level, block
 
+    def _fill_coarser(self, level: int, block: Box) -> None:
+        finer = Box(0, 0, *self.shapes[level - 1])
+        under = Box(2 * block.y0, 2 * block.x0, 2 * block.y1, 2 * block.x1).clip(finer)
+        self._put(level, block, halve(self._read(under, level - 1)))
+
     def _read(self, cells: Box, level: int) -> NDArray[np.float32]:
         """Cells as they are on the disk, whether or not values are missing."""
         return cast("NDArray[np.float32]", self._arrays.read(str(level), cells))
@@ -318,15 +335,9 @@ class Heatmap:
     def _require_lock(self) -> None:
         if self._lock is None:
             raise ValueError(f"{self.path}: not open for writing")
+        self._keeping.check(self._lock)
 
     def _mark(self, *, complete: bool) -> None:
+        self._require_lock()
         self._arrays.update_record({"complete": complete, "provenance": self.provenance})
         self.complete = complete
-
-
-def _resolved(path: str | Path) -> Path:
-    """Follow links, so that the map beside which its successor is written has one name."""
-    try:
-        return Path(path).resolve()
-    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError
-        raise MapError(f"{path}: its symbolic links form a loop; correct the path") from error

@@ -13,16 +13,17 @@ from slidescan.errors import ConfigError, SlidescanError, WriteError
 from slidescan.report.content import Content
 from slidescan.report.pages import Row, index_page, slide_page
 from slidescan.tools.atomic_files import check_folder, replacing, writing
+from slidescan.tools.urls import Place
 
 INDEX = "index.html"
 
 
-def page_names(maps: list[Path]) -> dict[Path, str]:
+def page_names(maps: list[Place]) -> dict[Place, str]:
     """The file of each map's report, named after the map.
 
     Raises ConfigError where two maps have the same name, or one that of the index.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Place] = {}
     for path in maps:
         name = f"{path.stem}.html"
         # Some file systems do not distinguish capitals.
@@ -60,8 +61,8 @@ def write_page(out: Path, html: str) -> None:
 
 def write_cohort(
     folder: Path,
-    pages: Mapping[Path, str],
-    gather: Callable[[Path], Content],
+    pages: Mapping[Place, str],
+    gather: Callable[[Place], Content],
     on_error: Callable[[SlidescanError], object],
     on_map: Callable[[], object],
 ) -> int:

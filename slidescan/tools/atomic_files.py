@@ -12,12 +12,13 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 from filelock import FileLock, Timeout
 
 from slidescan.errors import BusyError, WriteError
+from slidescan.tools.urls import Url
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path | Url) -> Iterator[None]:
     """Turn an OSError while writing at `path` into a `WriteError` that names a remedy."""
     try:
         yield

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from slidescan.tools.atomic_files import writing
+from slidescan.tools.urls import Place, Url
 
 DURATION_S = 60.0
 """A holder that was paused, or cut off from the disk, for so long loses its lease."""
@@ -117,8 +118,38 @@ class Leases:
             self.folder.mkdir(exist_ok=True)
 
 
-def holders(folder: Path) -> dict[str, Holder]:
+class AnyLeases(Protocol):
+    """What `Leases` and the leases of an object store have in common."""
+
+    def __enter__(self) -> AnyLeases: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def claim(self, name: str) -> bool: ...
+
+    def release(self, name: str) -> None: ...
+
+    def wait(self, names: Iterable[str]) -> list[str]: ...
+
+
+def leases_in(folder: Place) -> AnyLeases:
+    """The leases of this process in a folder or an object store.
+
+    Raises ConfigError where the store cannot keep processes apart.
+    """
+    if isinstance(folder, Url):
+        from slidescan.tools.object_leases import ObjectLeases
+
+        return ObjectLeases(folder)
+    return Leases(folder)
+
+
+def holders(folder: Place) -> dict[str, Holder]:
     """Who holds which lease in a folder, by name; of leases that can be read."""
+    if isinstance(folder, Url):
+        from slidescan.tools.object_leases import object_holders
+
+        return object_holders(folder)
     found = {}
     for path in folder.glob(f"*{ENDING}") if folder.is_dir() else ():
         with suppress(OSError, ValueError, KeyError):

@@ -115,7 +115,7 @@ def test_a_kill_between_the_renames_of_a_map_that_is_replaced_at_once(path: Path
     "strike",
     [
         Strike("slidescan.maps.store:Heatmap.write", 3),
-        Strike("slidescan.maps.store:swap"),
+        Strike("slidescan.maps.replacement:swap"),
         Strike("slidescan.maps.replacement:sync"),
     ],
     ids=["scanning", "before-the-renames", "after-the-renames"],
