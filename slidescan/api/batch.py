@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
 from slidescan.api.progress import Calls
@@ -16,6 +15,7 @@ from slidescan.scanning.jobs import Batch, run_batch
 from slidescan.scanning.listing import read_arguments
 from slidescan.scanning.provenance import now
 from slidescan.scanning.session import Session
+from slidescan.tools.urls import AnyPlace, Place, Url, place_of
 
 
 class ScanOptions(TypedDict, total=False):
@@ -39,8 +39,8 @@ class ScanOptions(TypedDict, total=False):
 class SlideResult:
     """What became of one of many slides."""
 
-    slide: Path
-    map: Path
+    slide: Place
+    map: Place
     """for `slidescan.open_map`, if the state is done or kept"""
     state: Literal["done", "kept", "failed", "missing", "busy"]
     """kept: the map was finished before. busy: another process is scanning the slide."""
@@ -50,8 +50,8 @@ class SlideResult:
 
 
 def scan_many(
-    slides: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    slides: AnyPlace | Sequence[AnyPlace],
+    out: AnyPlace,
     model: Source | Sequence[Source] = "default",
     *,
     jobs: int = 1,
@@ -66,9 +66,9 @@ def scan_many(
     Several processes, on one machine or many, may scan into one folder.
 
     Args:
-        slides: files, folders, patterns such as "slides/**/*.svs", or lists (CSV with a column
-            `slide`); one or several.
-        out: the folder of the maps.
+        slides: files, addresses such as "s3://bucket/slide.svs", folders, patterns such as
+            "slides/**/*.svs", or lists (CSV with a column `slide`); one or several.
+        out: the folder of the maps; it may be in an object store, e.g. "s3://bucket/maps".
         model: as in `slidescan.scan`.
         jobs: processes to scan with, which share the processors. They import the main module, so a
             script has to call this below `if __name__ == "__main__":`.
@@ -84,12 +84,13 @@ def scan_many(
         SlidescanError: no slides, no such part, a model that cannot be loaded, or a folder that
             cannot be written.
     """
-    given = [slides] if isinstance(slides, str | os.PathLike) else slides
-    folder, since = Path(out), now()
-    call = f"slidescan.scan_many({[str(each) for each in given]!r}, {str(out)!r})"
+    given = [slides] if isinstance(slides, str | os.PathLike | Url) else slides
+    folder, since = place_of(out), now()
+    places = [place_of(each) for each in given]
+    call = f"slidescan.scan_many({[str(each) for each in places]!r}, {str(folder)!r})"
     if not 1 <= shard[0] <= shard[1]:
         raise ConfigError(f"shard={shard}: no part; (1, 4) to (4, 4) are the four parts of four")
-    entries = read_arguments(map(Path, given))
+    entries = read_arguments(places)
     session = Session(chosen_options(model, **options), Calls(None), call)
     prepare_folder(folder)
     tasks = selected(enrol(entries, folder), shard, retry)
@@ -106,7 +107,7 @@ def scan_many(
     return [found[task.map_name] for task in tasks]
 
 
-def _result(outcome: Outcome, folder: Path) -> SlideResult:
+def _result(outcome: Outcome, folder: Place) -> SlideResult:
     task = outcome.task
     return SlideResult(
         task.entry.slide, folder / task.map_name, outcome.state, outcome.reason, outcome.warnings

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from slidescan.api.maps import Map, open_map
 from slidescan.api.progress import Calls, OnProgress
 from slidescan.scanning.options import Options
 from slidescan.scanning.session import Session
+from slidescan.tools.urls import AnyPlace, place_of
 
 Source: TypeAlias = str | os.PathLike[str]
 """A shipped model's name, FILE.safetensors with its card beside it, or a run's folder."""
 
 
 def scan(
-    slide: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    slide: AnyPlace,
+    out: AnyPlace,
     model: Source | Sequence[Source] = "default",
     *,
     tta: Literal["d4"] | None = None,
@@ -41,8 +41,8 @@ def scan(
     nothing: what looks wrong with the slide becomes a Python warning.
 
     Args:
-        slide: any slide that OpenSlide reads.
-        out: the map, a folder in zarr format, e.g. "map.zarr".
+        slide: any slide that OpenSlide reads, or its address, e.g. "s3://bucket/slide.svs".
+        out: the map, a folder in zarr format, e.g. "map.zarr" or "s3://bucket/map.zarr".
         model: a shipped model ("default", "best", "fast"), FILE.safetensors with its card beside
             it, or a run's folder; several are averaged.
         tta: "d4" averages eight flips and rotations.
@@ -78,8 +78,12 @@ def scan(
         damaged=damaged,
         cache=cache,
     )
-    session = Session(options, Calls(progress), f"slidescan.scan({str(slide)!r}, {str(out)!r})")
-    session.run(Path(slide), Path(out))
+    session = Session(
+        options,
+        Calls(progress),
+        f"slidescan.scan({str(place_of(slide))!r}, {str(place_of(out))!r})",
+    )
+    session.run(place_of(slide), place_of(out))
     return open_map(out)
 
 

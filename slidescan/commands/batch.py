@@ -13,6 +13,7 @@ import click
 
 from slidescan.commands.terminal import bar, print_error, say, warn
 from slidescan.errors import SlidescanError
+from slidescan.tools.urls import Place
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -26,6 +27,10 @@ LogFormat = Literal["text", "json"]
 
 LEFT = 75
 """Exit code where other processes are still at slides: EX_TEMPFAIL of sysexits.h."""
+
+
+USUAL_BYTES = 10**9
+"""Of a slide whose size is not known, for the bar."""
 
 
 class Printer:
@@ -48,7 +53,9 @@ class Printer:
         if not self.json:
             warn(line)
 
-    def scanned(self, slide: Path, target: Path, summary: Summary, warnings: Sequence[str]) -> None:
+    def scanned(
+        self, slide: Place, target: Place, summary: Summary, warnings: Sequence[str]
+    ) -> None:
         """Print the result of a single slide."""
         if self.json:
             state = "kept" if summary.complete_before else "done"
@@ -59,14 +66,14 @@ class Printer:
             cells = summary.scanned
             self.say(_line(target, shape, cells, summary.megapixels, summary.seconds))
 
-    def failed(self, slide: Path, target: Path, reason: str) -> None:
+    def failed(self, slide: Place, target: Place, reason: str) -> None:
         """Print the failure of a slide that does not end the command."""
         if self.json:
             self.object(slide, target, "failed", reason=reason)
         else:
             print_error(SlidescanError(reason))
 
-    def object(self, slide: Path, target: Path, state: str, **more: object) -> None:
+    def object(self, slide: Place, target: Place, state: str, **more: object) -> None:
         """Print a line of JSON, whatever bytes the names have."""
         say(json.dumps({"slide": str(slide), "map": str(target), "state": state, **more}))
 
@@ -74,7 +81,7 @@ class Printer:
 class BatchPrinter:
     """Prints the outcomes of a batch, with one bar for all of its slides."""
 
-    def __init__(self, tasks: Sequence[Task], folder: Path, printer: Printer) -> None:
+    def __init__(self, tasks: Sequence[Task], folder: Place, printer: Printer) -> None:
         self.tasks, self.folder, self.printer = tasks, folder, printer
         self.counts: Counter[str] = Counter()
         self.megapixels = 0.0
@@ -163,7 +170,9 @@ class BatchPrinter:
             raise click.exceptions.Exit(LEFT)
 
 
-def plan_batch(tasks: Sequence[Task], folder: Path, estimator: Estimator, printer: Printer) -> None:
+def plan_batch(
+    tasks: Sequence[Task], folder: Place, estimator: Estimator, printer: Printer
+) -> None:
     """Print an estimate of each slide and their sum.
 
     Raises:
@@ -213,7 +222,7 @@ def _named(outcome: Outcome) -> str:
 
 
 def _line(
-    target: Path, shape: tuple[int, int], scanned: int, megapixels: float, seconds: float
+    target: Place, shape: tuple[int, int], scanned: int, megapixels: float, seconds: float
 ) -> str:
     return (
         f"{target}: {shape[0]} x {shape[1]} cells, {scanned} scanned, {megapixels:.1f} Mpx in "
@@ -221,7 +230,9 @@ def _line(
     )
 
 
-def _size(slide: Path) -> int:
+def _size(slide: Place) -> int:
+    if not isinstance(slide, Path):
+        return USUAL_BYTES  # asking the store takes a request for each
     try:
         return max(1, slide.stat().st_size)
     except OSError:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from slidescan.errors import DataError, MapError, SlideError, WriteError
+from slidescan.errors import DataError, MapError, ModelError, SlideError, WriteError
+from slidescan.tools.urls import Place, Url, is_url
 
 FILES = {
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".tif", ".tiff", ".webp"),
@@ -18,7 +19,7 @@ FILES = {
 """Endings of files, which a map or a folder of maps is not named by."""
 
 
-def check_slide(path: Path) -> None:
+def check_slide(path: Place) -> None:
     """Refuse a slide that is not there, or a map in its place.
 
     Raises:
@@ -26,30 +27,30 @@ def check_slide(path: Path) -> None:
     """
     if is_map(path):
         raise SlideError(f"{path}: is a map, not a slide; name the slide that it was made from")
-    if not os.path.lexists(path):
+    if not isinstance(path, Url) and not os.path.lexists(path):
         raise SlideError(f"{path}: no such file; {similar(path)}")
 
 
-def check_slide_and_map(slide: Path, map_path: Path) -> None:
+def check_slide_and_map(slide: Place, map_path: Place) -> None:
     """Refuse a slide or a map that is not there, and the two in each other's place.
 
     Raises:
         SlideError: no such slide.
         MapError: no such map, or the two are swapped.
     """
-    if is_map(slide) and map_path.is_file():
+    if is_map(slide) and isinstance(map_path, Path) and map_path.is_file():
         raise MapError(f"{slide} is a map and {map_path} a file: the two are swapped")
     check_slide(slide)
     check_map(map_path)
 
 
-def check_map(path: Path) -> None:
-    """Refuse a map that is not there.
+def check_map(path: Place) -> None:
+    """Refuse a map that is not there; of an address, opening it says so.
 
     Raises:
         MapError: not a map.
     """
-    if not is_map(path):
+    if not isinstance(path, Url) and not is_map(path):
         raise MapError(f"{path}: not a slidescan map; {similar(path)}")
 
 
@@ -76,8 +77,13 @@ def check_new(out: Path, endings: Sequence[str], *, overwrite: bool) -> None:
         raise WriteError(f"{out}: exists; pass --overwrite or choose another --out")
 
 
-def is_map(path: Path) -> bool:
-    """Whether a path is a zarr group; its record is checked when it is opened."""
+def is_map(path: Place) -> bool:
+    """Whether a path is a zarr group; its record is checked when it is opened.
+
+    An address is told by its ending.
+    """
+    if isinstance(path, Url):
+        return path.suffix == ".zarr"
     return (path / "zarr.json").is_file()
 
 
@@ -92,18 +98,18 @@ def check_exist(*paths: Path | None) -> None:
             raise DataError(f"{path}: no such file or folder; {similar(path)}")
 
 
-def check_map_name(out: Path) -> None:
+def check_map_name(out: Place) -> None:
     """Refuse the name of a file for a map, which is a folder.
 
     Raises:
         MapError: the name ends like a file's.
     """
-    if out.suffix.lower() not in FILES or out.is_dir():
+    if out.suffix.lower() not in FILES or (isinstance(out, Path) and out.is_dir()):
         return
+    zarr = out.with_name(f"{out.stem}.zarr")
     draw = "; slidescan export png draws a map" if out.suffix.lower() == ".png" else ""
     raise MapError(
-        f"--out {out}: a map is a zarr folder, not a {out.suffix} file; "
-        f"name it {out.with_suffix('.zarr')}{draw}"
+        f"--out {out}: a map is a zarr folder, not a {out.suffix} file; name it {zarr}{draw}"
     )
 
 
@@ -116,6 +122,10 @@ def check_models(sources: Sequence[str]) -> None:
     from slidescan.models.card import read_card
 
     for source in sources:
+        if is_url(source):
+            raise ModelError(
+                f"--model {source}: a model is a file of this machine; copy it and its card"
+            )
         read_card(source)
 
 

@@ -9,6 +9,7 @@ import click
 
 from slidescan.commands.options import (
     PATH,
+    PLACE,
     Real,
     Threshold,
     check_use_of_model,
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from slidescan.evaluation.study import Study
     from slidescan.evaluation.truth import Truth
     from slidescan.maps.store import Heatmap
+    from slidescan.tools.urls import Place
 
 
 @click.command("slides")
-@click.argument("maps", metavar="MAPS...", type=PATH, nargs=-1, required=True)
+@click.argument("maps", metavar="MAPS...", type=PLACE, nargs=-1, required=True)
 @click.option(
     "--annotations",
     type=PATH,
@@ -109,7 +111,7 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=PATH, help="Folder for metrics.json, metrics.md, detections.csv, PNGs.")
 def command(
-    maps: tuple[Path, ...],
+    maps: tuple[Place, ...],
     annotations: Path,
     reference: Path | None,
     normal_prefix: str,
@@ -182,7 +184,7 @@ def command(
         )
 
 
-def _compare(study: Study, truth: Truth, maps: list[Path], slides: Path | None) -> None:
+def _compare(study: Study, truth: Truth, maps: list[Place], slides: Path | None) -> None:
     """Compare the maps one after the other; print and keep what is wrong with one."""
     with bar("comparing", len(maps), "map") as done:
         for path in maps:
@@ -197,7 +199,7 @@ def _compare(study: Study, truth: Truth, maps: list[Path], slides: Path | None) 
         warn(f"{truth.folder}: {len(unused)} files belong to no map, e.g. {unused[0]}")
 
 
-def _compare_one(study: Study, truth: Truth, path: Path, slides: Path | None) -> None:
+def _compare_one(study: Study, truth: Truth, path: Place, slides: Path | None) -> None:
     from slidescan.evaluation.compare_slide import evaluate
     from slidescan.maps.finished import open_finished
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,16 @@ from slidescan.commands.beside import viewer_of
 from slidescan.commands.checks import check_map_name, check_models, check_slide
 from slidescan.commands.options import (
     PATH,
+    PLACE,
+    Real,
     engine_options,
     ensemble_options,
     mpp_option,
     precision_option,
 )
 from slidescan.commands.terminal import command_line
-from slidescan.errors import SlidescanError
+from slidescan.errors import ConfigError, SlidescanError
+from slidescan.tools.urls import Place
 
 if TYPE_CHECKING:
     from slidescan.scanning.options import Options
@@ -45,7 +49,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 
 
 @click.command()
-@click.argument("slides", metavar="SLIDE...", type=PATH, nargs=-1, required=True)
+@click.argument("slides", metavar="SLIDE...", type=PLACE, nargs=-1, required=True)
 @ensemble_options
 @click.option(
     "--mode",
@@ -112,6 +116,18 @@ class Shard(click.ParamType[tuple[int, int]]):
     is_flag=True,
     help="Write nothing; print the tissue of each slide and estimates of time and space.",
 )
+@click.option(
+    "--slide-cache",
+    type=PATH,
+    help="Folder of slides that were fetched from addresses. [default: $SLIDESCAN_SLIDE_CACHE, or "
+    "in the user's cache folder]",
+)
+@click.option(
+    "--slide-cache-gb",
+    type=Real(0, 1e9, min_open=True),
+    help="Its limit: what was not used for longest leaves. [default: $SLIDESCAN_SLIDE_CACHE_GB, or "
+    "100]",
+)
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option(
     "--log-format",
@@ -123,13 +139,13 @@ class Shard(click.ParamType[tuple[int, int]]):
 )
 @click.option(
     "--out",
-    type=PATH,
+    type=PLACE,
     required=True,
     help="The map of one slide, NAME.zarr. Any other name is a folder, which gets a map for each "
-    "slide and manifest.csv.",
+    "slide and manifest.csv. Either may be in an object store, e.g. s3://bucket/maps.",
 )
 def command(
-    slides: tuple[Path, ...], out: Path, models: tuple[str, ...], view: bool, **options: Any
+    slides: tuple[Place, ...], out: Place, models: tuple[str, ...], view: bool, **options: Any
 ) -> None:
     """Scan slides and write their tumour probabilities to zarr maps (OME-NGFF 0.5).
 
@@ -138,8 +154,9 @@ def command(
     are NaN. Several --model are averaged; --tta d4 averages eight flips and rotations. A scan that
     was stopped is resumed by the same command.
 
-    SLIDE is a file, a folder, a pattern such as '**/*.svs', or a CSV with a column slide and, if
-    wanted, name and mpp. Several processes may scan into one folder.
+    SLIDE is a file, an address such as s3://bucket/slide.svs, a folder, a pattern such as
+    '**/*.svs', or a CSV with a column slide and, if wanted, name and mpp. Several processes may
+    scan into one folder.
 
     \b
     Examples:
@@ -167,7 +184,7 @@ def command(
     options["device"] = options["device"] or "auto"
     chosen = Options(models=models, **options)
     try:
-        with viewer_of(_viewed(slides), out, _viewing(chosen)) if view else nullcontext():
+        with _viewer(slides, out, chosen) if view else nullcontext():
             if dry_run:
                 _plan(slides, out, chosen, printer, batch["shard"], batch["retry"])
             elif single:
@@ -180,13 +197,28 @@ def command(
         ) from error
 
 
-def _viewed(slides: tuple[Path, ...]) -> tuple[Path, ...]:
+@contextmanager
+def _viewer(slides: tuple[Place, ...], out: Place, options: Options) -> Iterator[None]:
+    """Show slides and maps of this machine while they are scanned. Raises ConfigError."""
+    paths = [place for place in (*slides, out) if isinstance(place, Path)]
+    if len(paths) <= len(slides):
+        raise ConfigError(
+            "--view shows slides and maps of this machine while they are scanned; leave it out for "
+            "addresses and use slidescan view afterwards"
+        )
+    *files, folder = paths
+    with viewer_of(_viewed(files), folder, _viewing(options)):
+        yield
+
+
+def _viewed(slides: Sequence[Path]) -> tuple[Path, ...]:
     """What the viewer is started with: it knows files and folders, but no patterns and lists."""
     if all(path.is_dir() or (path.is_file() and path.suffix.lower() != ".csv") for path in slides):
-        return slides
+        return tuple(slides)
     from slidescan.scanning.listing import read_arguments
 
-    return tuple(entry.slide for entry in read_arguments(slides))
+    found = (entry.slide for entry in read_arguments(slides))
+    return tuple(slide for slide in found if isinstance(slide, Path))
 
 
 def _viewing(options: Options) -> list[str]:
@@ -195,7 +227,7 @@ def _viewing(options: Options) -> list[str]:
     return [*mpp, *(word for source in options.models for word in ("--model", source))]
 
 
-def _scan(slide: Path, out: Path, options: Options, printer: Printer) -> None:
+def _scan(slide: Place, out: Place, options: Options, printer: Printer) -> None:
     """Scan one slide into a map."""
     from slidescan.scanning.session import Session
 
@@ -210,8 +242,8 @@ def _scan(slide: Path, out: Path, options: Options, printer: Printer) -> None:
 
 
 def _scan_all(
-    slides: tuple[Path, ...],
-    folder: Path,
+    slides: tuple[Place, ...],
+    folder: Place,
     options: Options,
     printer: Printer,
     jobs: int,
@@ -235,8 +267,8 @@ def _scan_all(
 
 
 def _plan(
-    slides: tuple[Path, ...],
-    out: Path,
+    slides: tuple[Place, ...],
+    out: Place,
     options: Options,
     printer: Printer,
     shard: tuple[int, int],
@@ -249,8 +281,9 @@ def _plan(
     from slidescan.scanning.session import Session
 
     if out.suffix == ".zarr":
-        tasks = [Task(Entry(slides[0].absolute()), out.name)]
-        folder = out.parent
+        slide = slides[0].absolute() if isinstance(slides[0], Path) else slides[0]
+        tasks = [Task(Entry(slide), out.name)]
+        folder: Place = out.parent
     else:
         folder = out
         tasks = selected(enrol(read_arguments(slides), folder, write=False), shard, retry)

@@ -11,9 +11,42 @@ from typing import Any, TypeVar
 
 import click
 
+from slidescan.errors import ConfigError
+from slidescan.tools.urls import Place, Url, is_url, place_of, without_secrets
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
+
+class LocalPath(click.Path):
+    """A path of this machine; an address is refused."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # click's own returns Any
+        """Return a Path. Raises ConfigError for an address, which says what to do."""
+        if isinstance(value, str) and is_url(value):
+            what = param.opts[0] if param and param.opts[0].startswith("-") else "this argument"
+            raise ConfigError(
+                f"{without_secrets(value)}: {what} is a file or folder of this machine; maps and "
+                "slides alone may be addresses"
+            )
+        return super().convert(value, param, ctx)
+
+
+class MapOrSlide(click.Path):
+    """A path of this machine, or the address of a map or a slide."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # click's own returns Any
+        """Return a Path or a Url. Raises ConfigError for an address that cannot be used."""
+        if isinstance(value, str) and is_url(value):
+            return place_of(value)
+        return value if isinstance(value, Url) else super().convert(value, param, ctx)
+
+
+PATH = LocalPath(path_type=Path)
+PLACE = MapOrSlide(path_type=Path)
 THREADS = click.IntRange(1, 4096)
 
 
@@ -220,7 +253,7 @@ def ensemble_options(command: F) -> F:
     return models_option(tta(command))
 
 
-def resolve_threshold(threshold: float | str, maps: Sequence[Path], model: str | None) -> float:
+def resolve_threshold(threshold: float | str, maps: Sequence[Place], model: str | None) -> float:
     """Look up and print the threshold of an operating point; return a number as it is.
 
     Raises:
@@ -238,8 +271,6 @@ def resolve_threshold(threshold: float | str, maps: Sequence[Path], model: str |
 
 def check_use_of_model(model: str | None, *thresholds: float | str | None) -> None:
     """Refuse a --model where no threshold is looked up in its card. Raises ConfigError."""
-    from slidescan.errors import ConfigError
-
     if model is not None and not any(isinstance(each, str) for each in thresholds):
         raise ConfigError(
             f"--model {model}: is used to look up a named threshold; add one, e.g. --threshold "
@@ -250,7 +281,6 @@ def check_use_of_model(model: str | None, *thresholds: float | str | None) -> No
 @contextmanager
 def _extra(purpose: str, name: str) -> Iterator[None]:
     """Name the command that installs a library that is missing."""
-    from slidescan.errors import ConfigError
     from slidescan.tools.extras import install_command
 
     try:

@@ -15,11 +15,12 @@ from slidescan.commands.export.options import (
     region_options,
     target_options,
 )
-from slidescan.commands.options import PATH
+from slidescan.commands.options import PATH, PLACE
 from slidescan.commands.terminal import bar
 
 if TYPE_CHECKING:
     from slidescan.maps.regions import Region
+    from slidescan.tools.urls import Place
 
 SHOWN = 20
 """Regions that are printed; the file has all."""
@@ -31,12 +32,12 @@ HEAD = (
 
 
 @click.command
-@click.argument("map_path", metavar="MAP", type=PATH)
+@click.argument("map_path", metavar="MAP", type=PLACE)
 @region_options
 @target_options
 @click.option("--out", type=PATH, help="Write all regions to a .csv or a .json.")
 def command(
-    map_path: Path,
+    map_path: Place,
     out: Path | None,
     threshold: float | str,
     low: float | str | None,

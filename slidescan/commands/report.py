@@ -10,18 +10,19 @@ import click
 
 from slidescan.commands.checks import check_exist, check_models, check_slide
 from slidescan.commands.export.options import further_region_options, open_map_to_export
-from slidescan.commands.options import PATH, Threshold, resolve_threshold
+from slidescan.commands.options import PATH, PLACE, Threshold, resolve_threshold
 from slidescan.commands.terminal import bar, open_slide_of, print_error
 
 if TYPE_CHECKING:
     from slidescan.maps.regions import Rule
     from slidescan.protocols import OpenBar
     from slidescan.report.content import Choices, Content
+    from slidescan.tools.urls import Place
 
 
 @click.command()
-@click.argument("maps", metavar="MAP...", type=PATH, nargs=-1, required=True)
-@click.option("--slide", type=PATH, help="The slide of the map, where there is one map.")
+@click.argument("maps", metavar="MAP...", type=PLACE, nargs=-1, required=True)
+@click.option("--slide", type=PLACE, help="The slide of the map, where there is one map.")
 @click.option("--slides", type=PATH, help="Folder of the slides, by the names that maps record.")
 @click.option(
     "--threshold",
@@ -54,8 +55,8 @@ if TYPE_CHECKING:
     "index.html. [default: report.html for --slide, else report]",
 )
 def command(
-    maps: tuple[Path, ...],
-    slide: Path | None,
+    maps: tuple[Place, ...],
+    slide: Place | None,
     slides: Path | None,
     threshold: float | str,
     low: float | str | None,
@@ -112,7 +113,7 @@ def command(
     _write_folder(folder, pages, read)
 
 
-def _write_folder(folder: Path, pages: dict[Path, str], read: _Reader) -> None:
+def _write_folder(folder: Path, pages: dict[Place, str], read: _Reader) -> None:
     from slidescan.errors import SlidescanError
     from slidescan.protocols import no_bar
     from slidescan.report import writing
@@ -131,12 +132,12 @@ class _Reader:
     """Reads maps, each with its slide."""
 
     def __init__(
-        self, slide: Path | None, slides: Path | None, choices: Choices, unfinished: bool
+        self, slide: Place | None, slides: Path | None, choices: Choices, unfinished: bool
     ) -> None:
         self._slide, self._slides = slide, slides
         self._choices, self._unfinished = choices, unfinished
 
-    def __call__(self, path: Path, bar: OpenBar) -> Content:
+    def __call__(self, path: Place, bar: OpenBar) -> Content:
         from slidescan.report.content import gather
         from slidescan.tools.hardware import cores
 
@@ -151,7 +152,7 @@ class _Reader:
 
 
 def _rule(
-    maps: list[Path],
+    maps: list[Place],
     threshold: float | str,
     low: float | str | None,
     min_area: float,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from slidescan.commands.checks import check_exist
-from slidescan.commands.options import PATH
+from slidescan.commands.options import PLACE
 from slidescan.commands.terminal import say
 from slidescan.errors import DataError
+from slidescan.tools.urls import Place
 
 if TYPE_CHECKING:
     from slidescan.scanning.manifest import Row
@@ -22,7 +23,7 @@ STATES = ("done", "scanning", "waiting", "failed", "missing")
 
 
 @click.command()
-@click.argument("folder", type=PATH)
+@click.argument("folder", type=PLACE)
 @click.option(
     "--state",
     "states",
@@ -37,7 +38,7 @@ STATES = ("done", "scanning", "waiting", "failed", "missing")
     show_default=True,
     help="json: an object a line and slide, with the columns of manifest.csv.",
 )
-def command(folder: Path, states: tuple[str, ...], log_format: str) -> None:
+def command(folder: Place, states: tuple[str, ...], log_format: str) -> None:
     """Print what became of the slides of FOLDER, by its manifest.csv.
 
     A slide is done, being scanned (by a process that is alive), waiting, failed, or missing: its
@@ -48,7 +49,8 @@ def command(folder: Path, states: tuple[str, ...], log_format: str) -> None:
       slidescan status maps
       slidescan status maps --state waiting --log-format json
     """
-    check_exist(folder)
+    if isinstance(folder, Path):
+        check_exist(folder)
 
     from slidescan.scanning.folder_status import read_status
 

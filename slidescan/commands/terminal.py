@@ -14,6 +14,7 @@ import click
 
 from slidescan.errors import one_line
 from slidescan.tools.settings_diff import encodable
+from slidescan.tools.urls import Place, without_secrets
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -109,28 +110,40 @@ def operating_lines(table: OperatingTable) -> Iterator[str]:
 
 
 def command_line() -> str:
-    """The command as it was typed, for the record of what it makes."""
-    return shlex.join(["slidescan", *sys.argv[1:]])
+    """The command as it was typed, for the record of what it makes; without signed queries."""
+    return shlex.join(["slidescan", *map(without_secrets, sys.argv[1:])])
 
 
 @contextmanager
-def open_slide(path: Path, mpp: float | None) -> Iterator[Slide]:
-    """Open a slide and print its warnings."""
+def open_slide(path: Place, mpp: float | None) -> Iterator[Slide]:
+    """Open a slide, fetched if it is an address, and print its warnings."""
     from slidescan.slides.slide import Slide
 
-    with Slide.open(path, mpp) as slide:
+    with local(path) as file, Slide.open(file, mpp) as slide:
         _print_warnings(slide)
         yield slide
 
 
 @contextmanager
-def open_slide_of(heatmap: Heatmap, path: Path) -> Iterator[Slide]:
-    """Open the slide that a map was made from and print its warnings."""
+def open_slide_of(heatmap: Heatmap, path: Place) -> Iterator[Slide]:
+    """Open the slide that a map was made from, as `open_slide` does."""
     from slidescan.scanning import verification
 
-    with verification.open_slide_of(heatmap, path) as slide:
+    with local(path) as file, verification.open_slide_of(heatmap, file) as slide:
         _print_warnings(slide)
         yield slide
+
+
+@contextmanager
+def local(path: Place) -> Iterator[Path]:
+    """The file of a slide; of an address, that in the folder of fetched slides."""
+    if isinstance(path, Path):
+        yield path
+        return
+    from slidescan.slides.staging import Stage
+
+    with Stage().local(path, bar) as file:
+        yield file
 
 
 def _print_warnings(slide: Slide) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import click
 
 from slidescan.commands.checks import check_models, check_slide_and_map
-from slidescan.commands.options import PATH, Real, recorded_engine_options, recorded_models_option
+from slidescan.commands.options import PLACE, Real, recorded_engine_options, recorded_models_option
 from slidescan.commands.terminal import bar, open_slide_of
+from slidescan.tools.urls import Place
 
 
 @click.command()
-@click.argument("slide_path", metavar="SLIDE", type=PATH)
-@click.argument("map_path", metavar="MAP", type=PATH)
+@click.argument("slide_path", metavar="SLIDE", type=PLACE)
+@click.argument("map_path", metavar="MAP", type=PLACE)
 @click.option(
     "--cells",
     type=click.IntRange(1),
@@ -31,8 +31,8 @@ from slidescan.commands.terminal import bar, open_slide_of
 @recorded_models_option
 @recorded_engine_options
 def command(
-    slide_path: Path,
-    map_path: Path,
+    slide_path: Place,
+    map_path: Place,
     cells: int,
     seed: int,
     tolerance: float | None,

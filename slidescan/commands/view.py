@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -9,11 +10,13 @@ import click
 from slidescan.commands.checks import check_exist, check_models, check_slide, is_map
 from slidescan.commands.options import (
     PATH,
+    PLACE,
     mpp_option,
     recorded_models_option,
     viewer_libraries,
 )
-from slidescan.commands.terminal import warn
+from slidescan.commands.terminal import local, warn
+from slidescan.tools.urls import Place
 
 LOOPBACK = "127.0.0.1"
 LEAST_TOKEN = 16
@@ -21,7 +24,7 @@ LEAST_TOKEN = 16
 
 
 @click.command()
-@click.argument("paths", metavar="SLIDE|FOLDER|MAP...", type=PATH, nargs=-1, required=True)
+@click.argument("paths", metavar="SLIDE|FOLDER|MAP...", type=PLACE, nargs=-1, required=True)
 @mpp_option
 @recorded_models_option
 @click.option(
@@ -53,7 +56,7 @@ LEAST_TOKEN = 16
 )
 @click.option("--no-browser", is_flag=True, help="Print the link and open no browser.")
 def command(
-    paths: tuple[Path, ...],
+    paths: tuple[Place, ...],
     mpp: float | None,
     models: tuple[str, ...],
     annotations: tuple[Path, ...],
@@ -76,7 +79,7 @@ def command(
     """
     chosen = _token(host, token)
     for path in paths:
-        if not is_map(path) and not path.is_dir():
+        if not is_map(path) and not (isinstance(path, Path) and path.is_dir()):
             check_slide(path)
     check_exist(*annotations)
     if models:
@@ -88,16 +91,19 @@ def command(
     from slidescan.viewer.catalogue import Catalogue, sort_paths
     from slidescan.viewer.state import State
 
-    state = State(Catalogue(sort_paths(paths, annotations, mpp)), models)
-    state.check()
-    listening = bind(host, port)
-    if not (STATIC / "index.html").is_file():
-        warn(NOT_BUILT)
-    show(host, listening.getsockname()[1], chosen, not no_browser, click.echo)
-    try:
-        serve(make_app(state, host, chosen), listening, state)
-    except KeyboardInterrupt:
-        click.echo("stopped")
+    with ExitStack() as fetched:
+        # A map that is at an address stays there; a slide is fetched, and kept while it is shown.
+        places = [path if is_map(path) else fetched.enter_context(local(path)) for path in paths]
+        state = State(Catalogue(sort_paths(places, annotations, mpp)), models)
+        state.check()
+        listening = bind(host, port)
+        if not (STATIC / "index.html").is_file():
+            warn(NOT_BUILT)
+        show(host, listening.getsockname()[1], chosen, not no_browser, click.echo)
+        try:
+            serve(make_app(state, host, chosen), listening, state)
+        except KeyboardInterrupt:
+            click.echo("stopped")
 
 
 def _token(host: str, token: str | None) -> str | None:

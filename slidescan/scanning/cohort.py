@@ -5,7 +5,6 @@ Any number of processes may work on one folder. Each takes slides that no other 
 
 from __future__ import annotations
 
-import os
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,7 +36,8 @@ from slidescan.scanning.pace import IN_PROGRESS, Pace
 from slidescan.scanning.provenance import now
 from slidescan.scanning.session import Session
 from slidescan.tools.atomic_files import check_folder, writing
-from slidescan.tools.leases import Leases
+from slidescan.tools.leases import AnyLeases, leases_in
+from slidescan.tools.urls import Place, Url, is_there
 
 LEASES = ".slidescan"
 """The folder of the leases, in that of the maps, while processes work there."""
@@ -78,15 +78,16 @@ class Outcome:
     seconds: float = 0.0
 
 
-def prepare_folder(folder: Path) -> None:
+def prepare_folder(folder: Place) -> None:
     """Create the folder of maps. Raises SlidescanError where it or its manifest is not ours."""
-    check_folder(folder)
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
+    if isinstance(folder, Path):  # a store has no folders
+        check_folder(folder)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
     read_manifest(folder / MANIFEST)
 
 
-def enrol(entries: Sequence[Entry], folder: Path, *, write: bool = True) -> list[Task]:
+def enrol(entries: Sequence[Entry], folder: Place, *, write: bool = True) -> list[Task]:
     """Choose the names of the maps and put slides that are new into the manifest, as waiting.
 
     Args:
@@ -119,7 +120,7 @@ def _enrolled(entry: Entry, map_name: str, rows: dict[str, Row]) -> Task:
     mpp = "" if entry.mpp is None else f"{entry.mpp:g}"
     slide = str(entry.slide)
     row = rows.setdefault(map_name, {"slide": slide, "state": WAITING, "mpp": mpp})
-    if row["slide"] != slide and os.path.lexists(row["slide"]):
+    if row["slide"] != slide and is_there(row["slide"]):
         return Task(entry, map_name, owner=row["slide"])
     row.update(entry.carried, slide=slide, map=map_name)
     state = row["state"]
@@ -137,7 +138,7 @@ def selected(
 class Cohort:
     """Scans slides into a folder, several at once, and records each in the manifest."""
 
-    def __init__(self, folder: Path, session: Session, *, since: str | None = None) -> None:
+    def __init__(self, folder: Place, session: Session, *, since: str | None = None) -> None:
         """`since` is when the command began: maps finished later are not overwritten again."""
         self.folder = folder
         self.session = session
@@ -163,7 +164,7 @@ class Cohort:
                 on_outcome(outcome)
 
         try:
-            with Leases(self.folder / LEASES) as leases:
+            with leases_in(self.folder / LEASES) as leases:
                 self._pass(tasks, leases, sort)
                 while busy:
                     alive = leases.wait(task.map_name for task in busy)
@@ -183,11 +184,12 @@ class Cohort:
         return outcome
 
     def _pass(
-        self, tasks: Iterable[Task], leases: Leases, on_outcome: Callable[[Outcome], object]
+        self, tasks: Iterable[Task], leases: AnyLeases, on_outcome: Callable[[Outcome], object]
     ) -> None:
         """Attempt every slide once."""
         pace, outcomes = Pace(), SimpleQueue[Outcome | BaseException | None]()
-        waiting, taking = iter(tasks), threading.Lock()
+        waiting = self.session.stage.ahead(tasks, lambda task: task.entry.slide)
+        taking = threading.Lock()
 
         def work() -> None:
             try:
@@ -214,7 +216,7 @@ class Cohort:
             finally:
                 pace.stop()
 
-    def _attempt(self, task: Task, leases: Leases, progress: _Progress) -> Outcome:
+    def _attempt(self, task: Task, leases: AnyLeases, progress: _Progress) -> Outcome:
         """Scan a slide unless another process is at it."""
         if not leases.claim(task.map_name):
             return Outcome(task, "busy")
@@ -233,7 +235,7 @@ class Cohort:
 
     def _scan(self, task: Task, progress: _Progress) -> Outcome:
         entry, target = task.entry, self.folder / task.map_name
-        if not os.path.lexists(entry.slide):
+        if not is_there(entry.slide):
             return self._failed(task, f"{entry.slide}: no such file", MISSING)
         if task.owner:
             return Outcome(task, "failed", f"{target} is the map of {task.owner}; change the name")
@@ -295,8 +297,16 @@ class Cohort:
 
     def _log(self, task: Task) -> None:
         """Append the traceback of the current error to the log."""
-        with suppress(OSError), (self.folder / LOG).open("a", errors="backslashreplace") as file:
-            file.write(f"{now()} {task.entry.slide}\n{traceback.format_exc()}\n")
+        text = f"{now()} {task.entry.slide}\n{traceback.format_exc()}\n"
+        log = self.folder / LOG
+        if isinstance(log, Url):
+            from slidescan.tools.object_store import edit
+
+            with suppress(SlidescanError):
+                edit(log, lambda before: (before or b"") + text.encode("utf-8", "backslashreplace"))
+            return
+        with suppress(OSError), log.open("a", errors="backslashreplace") as file:
+            file.write(text)
 
 
 class Stopped(BaseException):
@@ -321,7 +331,7 @@ def _until_ended(
             yield found
 
 
-def _finished_since(target: Path, since: str) -> bool:
+def _finished_since(target: Place, since: str) -> bool:
     record = find_record(target)
     made = str(((record or {}).get("provenance") or {}).get("finished", ""))
     return made >= since

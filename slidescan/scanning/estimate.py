@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from slidescan.scanning.cohort import Task
 from slidescan.scanning.session import Session
 from slidescan.slides.plane import Plane
 from slidescan.slides.slide import Slide
+from slidescan.tools.urls import Place
 
 MEASURED_TILES = 8
 """Tiles by which the speed is measured; each is a megapixel at most."""
@@ -46,7 +46,7 @@ class Plan:
 class Estimator:
     """Plans slides; measures the speed on the first one that has tissue."""
 
-    def __init__(self, session: Session, folder: Path) -> None:
+    def __init__(self, session: Session, folder: Place) -> None:
         self.session = session
         self.folder = folder
         self._px_a_second: float | None = None
@@ -61,7 +61,10 @@ class Estimator:
         session = self.session.beside(self.session.reporter, iter, entry.mpp)
         if session.is_finished(entry.slide, self.folder / task.map_name):
             return Plan("done")
-        with Slide.open(entry.slide, session.options.mpp) as slide:
+        with (
+            session.stage.local(entry.slide, session.reporter.bar) as path,
+            Slide.open(path, session.options.mpp) as slide,
+        ):
             plane = slide.plane(session.ensemble.mpp)
             grid = session.grid(plane)
             selected = session.selector().select(plane, grid)

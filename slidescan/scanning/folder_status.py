@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from slidescan.scanning.cohort import LEASES
 from slidescan.scanning.manifest import DONE, MANIFEST, Row, read_manifest
 from slidescan.tools.leases import DURATION_S, holders
+from slidescan.tools.urls import Place, is_there
 
 SCANNING = "scanning"
 
@@ -22,7 +22,7 @@ class Status:
     """what is wrong with slides that are done, a line each"""
 
 
-def read_status(folder: Path) -> Status:
+def read_status(folder: Place) -> Status:
     """Read the manifest and the leases of a folder. Raises SlidescanError."""
     working = holders(folder / LEASES)
     rows, notes = [], []
@@ -36,10 +36,12 @@ def read_status(folder: Path) -> Status:
     return Status(rows, notes)
 
 
-def _lost(folder: Path, row: Row) -> list[str]:
+def _lost(folder: Place, row: Row) -> list[str]:
     notes = []
-    if not (folder / row["map"] / "zarr.json").is_file():
+    root = folder / row["map"] / "zarr.json"
+    # An object store would be asked once a map.
+    if isinstance(root, Path) and not root.is_file():
         notes.append(f"{row['map']}: done, but the map is gone; slidescan heatmap scans it again")
-    if not os.path.lexists(row["slide"]):
+    if not is_there(row["slide"]):
         notes.append(f"{row['map']}: done, but {row['slide']} is no longer there")
     return notes

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection
-from pathlib import Path
 from typing import Any
 
 from slidescan.errors import SlidescanError
@@ -21,6 +20,7 @@ from slidescan.scanning.cohort import Cohort, Outcome, Task
 from slidescan.scanning.options import Options
 from slidescan.scanning.session import Session
 from slidescan.tools.hardware import cores
+from slidescan.tools.urls import Place
 from slidescan.tools.worker_processes import obey_parent, sigint_blocked
 
 PATIENCE_S = 60.0
@@ -31,7 +31,7 @@ PATIENCE_S = 60.0
 class Batch:
     """Slides to scan into a folder."""
 
-    folder: Path
+    folder: Place
     tasks: Sequence[Task]
     since: str
     """when the command began"""
@@ -41,7 +41,7 @@ class Batch:
 class _Share:
     """What a process gets."""
 
-    folder: Path
+    folder: Place
     since: str
     options: Options
     command: str

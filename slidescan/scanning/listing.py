@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -15,6 +16,7 @@ from slidescan.scanning.manifest import COLUMNS
 from slidescan.slides.finding import ENDINGS, find_slides, one_per_series
 from slidescan.slides.properties import positive
 from slidescan.tools.regular_files import text_file
+from slidescan.tools.urls import Place, Url, is_there, place_of
 
 SLIDE, NAME, MPP = "slide", "name", "mpp"
 """Columns of a list of slides that have a meaning. Others are carried along, except those that the
@@ -25,8 +27,8 @@ manifest itself has."""
 class Entry:
     """A slide to scan."""
 
-    slide: Path
-    """absolute"""
+    slide: Place
+    """an absolute path, or an address"""
     name: str | None = None
     """of its map, without .zarr; chosen by `name_maps` where None"""
     mpp: float | None = None
@@ -37,7 +39,7 @@ class Entry:
     """why it cannot be scanned, found in its row"""
 
 
-def read_arguments(arguments: Iterable[Path]) -> list[Entry]:
+def read_arguments(arguments: Iterable[Place]) -> list[Entry]:
     """The slides that files, folders, patterns and lists (CSV) name, each once, in their order.
 
     A file is taken whatever its ending; one that is missing is reported when its turn comes. Of the
@@ -49,12 +51,14 @@ def read_arguments(arguments: Iterable[Path]) -> list[Entry]:
     found: list[Entry] = []
     files: list[Path] = []
     for argument in arguments:
-        if argument.suffix.lower() in (".csv", ".tsv") and argument.is_file():
+        if isinstance(argument, Url):
+            found.append(Entry(argument))
+        elif argument.suffix.lower() in (".csv", ".tsv") and argument.is_file():
             found += read_list(argument)
         else:
             files += _expanded(argument)
     found += (Entry(path) for path in one_per_series(map(_absolute, files)))
-    unique: dict[tuple[Path, str | None], Entry] = {}
+    unique: dict[tuple[Place, str | None], Entry] = {}
     for entry in found:
         unique.setdefault((entry.slide, entry.name), entry)
     named = {entry.slide for entry in unique.values() if entry.name}
@@ -63,7 +67,7 @@ def read_arguments(arguments: Iterable[Path]) -> list[Entry]:
 
 def _own_names(entries: Iterable[Entry]) -> list[Entry]:
     """The entries, with a problem where an earlier one was given the same name."""
-    owners: dict[str, Path] = {}
+    owners: dict[str, Place] = {}
     found = []
     for entry in entries:
         owner = owners.setdefault(entry.name.casefold(), entry.slide) if entry.name else entry.slide
@@ -129,9 +133,10 @@ def _entry(path: Path, number: int, names: list[str], cells: list[str]) -> Entry
     row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
     if not row[SLIDE]:
         raise ConfigError(f"{path}: row {number} names no slide; fill its column slide")
-    slide = path.parent / row[SLIDE]
-    if not os.path.lexists(slide) and os.path.lexists(row[SLIDE]):
-        slide = Path(row[SLIDE])
+    slide = place_of(row[SLIDE])
+    if isinstance(slide, Path):
+        beside = path.parent / slide
+        slide = beside if os.path.lexists(beside) or not os.path.lexists(slide) else slide
     problem, name, mpp = "", row.get(NAME) or None, row.get(MPP, "")
     # A spreadsheet that separates columns by semicolons writes decimal commas.
     value = positive(mpp.replace(",", ".")) if mpp else None
@@ -143,7 +148,9 @@ def _entry(path: Path, number: int, names: list[str], cells: list[str]) -> Entry
     elif len(cells) > len(names):
         problem = f"row {number} of {path.name} has more cells than the header"
     carried = {key: cell for key, cell in row.items() if key not in (NAME, *COLUMNS)}
-    return Entry(_absolute(slide), name, value, carried, problem)
+    return Entry(
+        _absolute(slide) if isinstance(slide, Path) else slide, name, value, carried, problem
+    )
 
 
 def name_maps(entries: Sequence[Entry], known: Mapping[str, str]) -> list[str]:
@@ -158,7 +165,7 @@ def name_maps(entries: Sequence[Entry], known: Mapping[str, str]) -> list[str]:
     ['a-x', 'b-x', 'y']
     """
     # The name of a slide that is gone is free: that slide was probably moved.
-    taken = {name.casefold() for name, slide in known.items() if os.path.lexists(slide)}
+    taken = {name.casefold() for name, slide in known.items() if is_there(slide)}
     by_slide = {slide: name for name, slide in known.items()}
     names: dict[int, str] = {}
     for index, entry in enumerate(entries):
@@ -181,7 +188,11 @@ def name_maps(entries: Sequence[Entry], known: Mapping[str, str]) -> list[str]:
 
 def _candidates(entry: Entry) -> Iterator[str]:
     """Names for the map of a slide, the best first, without end."""
-    folders = [part for part in entry.slide.parent.parts if part != entry.slide.anchor]
+    if isinstance(entry.slide, Url):
+        folders = [entry.slide.host, *entry.slide.parent.path.split("/")]
+        folders = [re.sub(r"[^\w.-]", "_", part) for part in folders if part]
+    else:
+        folders = [part for part in entry.slide.parent.parts if part != entry.slide.anchor]
     name, ending = entry.slide.stem, entry.slide.suffix[1:]
     if ending.lower() == "dcm" and folders:
         yield folders[-1]  # files of a series are often called by numbers
@@ -190,7 +201,7 @@ def _candidates(entry: Entry) -> Iterator[str]:
         name = f"{folder}-{name}"
         yield name
     yield f"{entry.slide.stem}-{ending}"
-    digest = sha256(os.fsencode(entry.slide)).hexdigest()
+    digest = sha256(os.fsencode(str(entry.slide))).hexdigest()
     for length in range(8, len(digest) + 1):
         yield f"{entry.slide.stem}-{digest[:length]}"
     raise ValueError(f"{entry.slide}: listed twice")

@@ -1,8 +1,9 @@
 """The manifest of a folder of maps: `manifest.csv`, a row for each slide.
 
 Each write replaces the whole file under a lock, so several processes may record slides, and a
-process that is killed leaves the file as it was. The maps are what counts: a row that a killed
-process did not write is made again from its map, see `describe`.
+process that is killed leaves the file as it was. In an object store it is written on the condition
+that it is still what was read, and otherwise read again. The maps are what counts: a row that a
+killed process did not write is made again from its map, see `describe`.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 import numpy as np
 
-from slidescan.errors import SlidescanError, WriteError
+from slidescan.errors import RemoteError, SlidescanError, WriteError
 from slidescan.maps.record import find_record
 from slidescan.maps.store import Heatmap
 from slidescan.tools.atomic_files import lock, release, replacing
 from slidescan.tools.regular_files import text_file
+from slidescan.tools.urls import Place, Url
 
 MANIFEST = "manifest.csv"
 COLUMNS = (
@@ -57,7 +60,7 @@ Row: TypeAlias = dict[str, str]
 class Manifest:
     """The rows of a folder of maps, by the file names of the maps. Safe to use from threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.path = folder / MANIFEST
         self._pending: dict[str, Mapping[str, str]] = {}
         self._lock = threading.Lock()
@@ -69,6 +72,9 @@ class Manifest:
         Raises:
             SlidescanError: the file is not a manifest, or cannot be written.
         """
+        if isinstance(self.path, Url):
+            _edit_object(self.path, change)
+            return
         held = lock(self.path, timeout_s=timeout_s)
         try:
             rows = read_manifest(self.path)
@@ -89,7 +95,7 @@ class Manifest:
             if time.monotonic() < self._next_write:
                 return
             started = time.monotonic()
-            with suppress(WriteError):
+            with suppress(WriteError, RemoteError):
                 self._write_pending(SOON_S)
             now = time.monotonic()
             self._next_write = now + (now - started) / BUSY_SHARE
@@ -112,7 +118,24 @@ class Manifest:
         self._pending.clear()
 
 
-def read_manifest(path: Path) -> dict[str, Row]:
+def _edit_object(url: Url, change: Callable[[dict[str, Row]], None]) -> None:
+    """Change the rows of a manifest in an object store. Raises SlidescanError."""
+    from slidescan.tools.object_store import edit
+
+    def changed(content: bytes | None) -> bytes | None:
+        rows = _parse(url, StringIO(_decoded(content), newline="")) if content else {}
+        before = {name: dict(row) for name, row in rows.items()}
+        change(rows)
+        return None if rows == before else _text(rows.values()).encode("utf-8", "surrogateescape")
+
+    edit(url, changed)
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode("utf-8-sig", "surrogateescape")
+
+
+def read_manifest(path: Place) -> dict[str, Row]:
     """The rows by the file names of their maps; none where there is no manifest yet.
 
     Every row has all of `COLUMNS`. Also reads the manifests of version 0.1.0.
@@ -120,21 +143,31 @@ def read_manifest(path: Path) -> dict[str, Row]:
     Raises:
         SlidescanError: the file is not a manifest, or cannot be read.
     """
+    if isinstance(path, Url):
+        from slidescan.tools.object_store import bucket_of
+
+        found = bucket_of(path).get(path.path)
+        return _parse(path, StringIO(_decoded(found[0]), newline="")) if found else {}
     try:
         # Names of files may be no UTF-8; their bytes stay as they are.
         with text_file(path, "surrogateescape") as file:
-            reader = csv.DictReader(file, restval="")
-            header = tuple(reader.fieldnames or ())
-            if not set(COLUMNS) <= set(header) and header != OLD_COLUMNS:
-                raise SlidescanError(
-                    f"{path}: not slidescan's, so left alone; choose another --out"
-                )
-            rows = [_current(row) for row in reader]
-            return {row["map"]: row for row in rows}
+            return _parse(path, file)
     except FileNotFoundError:
         return {}
-    except (OSError, csv.Error) as error:
+    except OSError as error:
         raise SlidescanError(f"{path}: cannot be read: {error}") from error
+
+
+def _parse(path: Place, file: TextIO) -> dict[str, Row]:
+    try:
+        reader = csv.DictReader(file, restval="")
+        header = tuple(reader.fieldnames or ())
+        if not set(COLUMNS) <= set(header) and header != OLD_COLUMNS:
+            raise SlidescanError(f"{path}: not slidescan's, so left alone; choose another --out")
+        rows = [_current(row) for row in reader]
+    except csv.Error as error:
+        raise SlidescanError(f"{path}: cannot be read: {error}") from error
+    return {row["map"]: row for row in rows}
 
 
 def _current(row: dict[str | Any, str]) -> Row:
@@ -150,24 +183,29 @@ def _current(row: dict[str | Any, str]) -> Row:
 
 
 def _write(path: Path, rows: Iterable[Row]) -> None:
-    rows = list(rows)
-    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))
     with (
         replacing(path) as beside,
         beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+        file.write(_text(rows))
 
 
-def is_finished(target: Path) -> bool:
+def _text(rows: Iterable[Row]) -> str:
+    rows, text = list(rows), StringIO(newline="")
+    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def is_finished(target: Place) -> bool:
     """Whether a map is marked as complete; what it holds is not checked."""
     record = find_record(target)
     return record is not None and record.get("complete") is True
 
 
-def describe(target: Path) -> Row:
+def describe(target: Place) -> Row:
     """What the manifest says of a finished map. Raises MapError."""
     heatmap = Heatmap.open(target)
     values = heatmap.read(heatmap.grid.cells)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from slidescan.engines import backend, scan_modes
@@ -34,3 +35,7 @@ class Options:
     """at a block that cannot be read: end the scan, or leave out the cells that see it"""
     cache: bool = True
     """keep compiled graphs in the user's cache folder"""
+    slide_cache: Path | None = None
+    """where slides that are named by addresses are kept; the user's cache folder where None"""
+    slide_cache_gb: float | None = None
+    """its limit; that of the environment where None, or else 100"""

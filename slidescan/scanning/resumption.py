@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -14,12 +13,13 @@ from slidescan.protocols import Engine
 from slidescan.scanning.verification import compare, draw
 from slidescan.slides.fingerprint import covers_file, same_quickhash, same_slide
 from slidescan.slides.plane import Plane
+from slidescan.tools.urls import Place
 
 CELLS = 64
 """How many finished cells are compared with the file as it is now."""
 
 
-def fingerprint_for(out: Path, own: str) -> str:
+def fingerprint_for(out: Place, own: str) -> str:
     """The fingerprint to compare a map at `out` by: that of its record, if it may be resumed.
 
     `own` is that of the slide's file. A record of an earlier version has less of it. A map that is

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from slidescan.engines import backend, engine_pool, ensemble, scan_modes
 from slidescan.errors import SlidescanError
 from slidescan.geometry import Grid
-from slidescan.maps.creation import check_target
 from slidescan.maps.gaps import find_gaps
+from slidescan.maps.places import keeping
 from slidescan.maps.record import find_record
 from slidescan.maps.store import Heatmap
 from slidescan.protocols import BATCH, Engine, Parallel, Reporter
@@ -28,9 +27,11 @@ from slidescan.scanning.tiling import Tiling
 from slidescan.slides.damage import Found
 from slidescan.slides.plane import Plane
 from slidescan.slides.slide import Slide
+from slidescan.slides.staging import Stage, source_record
 from slidescan.tools.hardware import cores, share_freed_memory
 from slidescan.tools.once import Once
 from slidescan.tools.settings_diff import JSON, strict
+from slidescan.tools.urls import Place, Url
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Session:
         """Built once for all slides, because compiling takes seconds."""
         return self._engine()
 
-    def run(self, slide_path: Path, out: Path) -> Summary:
+    def run(self, slide_path: Place, out: Place) -> Summary:
         """Scan a slide into the map `out`, or resume an earlier run.
 
         Raises `SlidescanError`; finished blocks stay.
@@ -114,18 +115,18 @@ class Session:
             return self.finish(scan, scan.plane.slide.damage.all(), megapixels, started)
 
     @contextmanager
-    def begin(self, slide_path: Path, out: Path) -> Iterator[Scan]:
+    def begin(self, slide_path: Place, out: Place) -> Iterator[Scan]:
         """Open a slide and its map, which is made where there is none; nothing is scanned yet.
 
         Raises `SlidescanError`.
         """
         self.warnings.clear()
-        check_target(out)  # before minutes of reading
+        keeping(out).check_target()  # before minutes of reading
         with self.open_slide(slide_path) as slide:
             for warning in slide.warnings:
                 self._warn(slide_path, warning)
             plane = slide.plane(self.ensemble.mpp)
-            with self._resume_or_create(out, plane) as heatmap:
+            with self._resume_or_create(slide_path, out, plane) as heatmap:
                 if heatmap.replaces:
                     self.reporter.say(f"{out}: stays as it is until the new map is complete")
                 scan = Scan(plane, heatmap, self.tiling)
@@ -133,14 +134,24 @@ class Session:
                     self._accept_file(scan)
                 yield scan
 
-    def open_slide(self, path: Path) -> Slide:
-        """Open a slide as the options say. Raises SlideError."""
+    @contextmanager
+    def open_slide(self, place: Place) -> Iterator[Slide]:
+        """Open a slide as the options say; one at an address is fetched. Raises SlidescanError."""
         options = self.options
-        return Slide.open(path, options.mpp, skip_damaged=options.damaged == "skip")
+        with (
+            self.stage.local(place, self.reporter.bar) as path,
+            Slide.open(path, options.mpp, skip_damaged=options.damaged == "skip") as slide,
+        ):
+            yield slide
 
-    def _resume_or_create(self, out: Path, plane: Plane) -> Heatmap:
+    @property
+    def stage(self) -> Stage:
+        """The folder of fetched slides."""
+        return Stage(self.options.slide_cache, self.options.slide_cache_gb)
+
+    def _resume_or_create(self, slide_path: Place, out: Place, plane: Plane) -> Heatmap:
         """Find the cells to scan, and make or open the map; it holds a copy of the large mask."""
-        path, grid = plane.slide.path, self.grid(plane)
+        path, grid = slide_path, self.grid(plane)
         selected = self.selector().select(plane, grid)
         looks = self._compare_with_training(plane, grid, selected)
         if not selected.mask.any():
@@ -155,30 +166,48 @@ class Session:
             mask=selected.mask,
             settings=self.settings(plane.slide, fingerprint),
             provenance={
-                **provenance(plane, self.command), **looks, "tissue_mm2": selected.tissue_mm2
+                **provenance(plane, self.command), **looks, **source_record(slide_path),
+                "tissue_mm2": selected.tissue_mm2,
             },
             overwrite=self.options.overwrite,
         )  # fmt: skip
 
-    def is_finished(self, slide_path: Path, out: Path) -> bool:
+    def is_finished(self, slide_path: Place, out: Place) -> bool:
         """Whether `out` is a whole map of this slide, by these settings and versions.
 
-        Looks neither for tissue nor at the pixels, so it is quick. False where either cannot be
-        read; `run` says why.
+        Looks neither for tissue nor at the pixels, so it is quick. A slide at an address is not
+        fetched: its size and tag are compared with those that the map records. False where one
+        cannot be read; `run` says why.
         """
         try:
             record = find_record(out)
             if record is None or record.get("complete") is not True:
                 return False
             heatmap = Heatmap.open(out)
-            with Slide.open(slide_path, self.options.mpp) as slide:
-                grid = self.grid(slide.plane(self.ensemble.mpp))
-                fingerprint = resumption.fingerprint_for(out, slide.fingerprint)
-                wanted = strict(self.settings(slide, fingerprint))
-            made = heatmap.settings == wanted and heatmap.grid == grid
+            if isinstance(slide_path, Url):
+                made = self._made_from(slide_path, heatmap)
+            else:
+                with Slide.open(slide_path, self.options.mpp) as slide:
+                    grid = self.grid(slide.plane(self.ensemble.mpp))
+                    fingerprint = resumption.fingerprint_for(out, slide.fingerprint)
+                    wanted = strict(self.settings(slide, fingerprint))
+                made = heatmap.settings == wanted and heatmap.grid == grid
             return made and heatmap.provenance.get("versions") == versions() and heatmap.whole()
         except SlidescanError:
             return False
+
+    def _made_from(self, url: Url, heatmap: Heatmap) -> bool:
+        """Whether a map was made from the file that is at an address now, by these settings."""
+        wanted = strict(self._settings_of_any())
+        made = {key: heatmap.settings.get(key) for key in wanted}
+        mpp, grid = self.options.mpp, heatmap.grid
+        return (
+            made == wanted
+            and set(heatmap.settings) == {"slide", *wanted}
+            and (mpp is None or heatmap.settings["slide"]["mpp"] == [mpp, mpp])
+            and (grid.stride, grid.field_px) == (self.tiling.stride_px, self.ensemble.field_px)
+            and {"source": heatmap.provenance.get("source")} == source_record(url)
+        )
 
     def grid(self, plane: Plane) -> Grid:
         """The cells of a slide's map."""
@@ -190,15 +219,19 @@ class Session:
 
     def settings(self, slide: Slide, fingerprint: str) -> dict[str, JSON]:
         """Everything that determines a value; a map made with other settings is not resumed."""
+        about: JSON = {
+            "fingerprint": fingerprint,
+            "mpp": slide.mpp,
+            "extent_l0": slide.extent_l0,
+        }
+        return {"slide": about, **self._settings_of_any()}
+
+    def _settings_of_any(self) -> dict[str, JSON]:
+        """The settings that do not depend on the slide."""
         options = self.options
         # Maps that were made before there was a choice of modes do not record one.
         patch: dict[str, JSON] = {"mode": "patch", "batch": BATCH}
         return {
-            "slide": {
-                "fingerprint": fingerprint,
-                "mpp": slide.mpp,
-                "extent_l0": slide.extent_l0,
-            },
             **self.ensemble.record(),
             **self.backend.record(),
             "tile_px": pipeline.TILE_PX,
@@ -241,7 +274,7 @@ class Session:
         scanned = int(scan.heatmap.scanned.sum())
         return Summary(*scan.heatmap.grid.shape, scanned, 0.0, 0.0, complete_before=True)
 
-    def _warn(self, path: Path, text: str) -> None:
+    def _warn(self, path: Place, text: str) -> None:
         """Warn of a slide, and keep the text for the map's record."""
         self.warnings.append(text)
         self.reporter.warn(f"{path}: {text}")

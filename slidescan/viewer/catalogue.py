@@ -17,9 +17,11 @@ from typing import TypeAlias
 
 from slidescan.errors import MapError, SlideError, SlidescanError
 from slidescan.maps.finished import SlideSettings, read_checked_record
+from slidescan.maps.places import resolved as resolved_place
 from slidescan.maps.record import Record
 from slidescan.slides.finding import find_slides
 from slidescan.slides.fingerprint import same_slide
+from slidescan.tools.urls import Place, Url
 
 ANNOTATIONS = frozenset({".xml", ".json", ".geojson"})
 
@@ -30,7 +32,7 @@ BUSY_SHARE = 0.05
 """The share of the time that may go into listing."""
 
 
-Rows: TypeAlias = Mapping[Path, Mapping[str, str]]
+Rows: TypeAlias = Mapping[Place, Mapping[str, str]]
 """Of manifests."""
 
 
@@ -39,7 +41,7 @@ class Named:
     """The paths of the command line."""
 
     slides: tuple[Path, ...] = ()
-    maps: tuple[Path, ...] = ()
+    maps: tuple[Place, ...] = ()
     folders: tuple[Path, ...] = ()
     annotations: tuple[Path, ...] = ()
     """Files, which belong to the only slide, or else folders with a file for each slide's name."""
@@ -56,7 +58,7 @@ class MapEntry:
     """A map that may be opened."""
 
     id: str
-    path: Path
+    path: Place
     record: Record
     slide: SlideSettings
     highest: float | None = None
@@ -152,7 +154,7 @@ def _list(named: Named) -> _Listing:
         slides |= {path.resolve(): path for path in find_slides(folder)}
     owned: dict[Path, list[MapEntry]] = {resolved: [] for resolved in slides}
     for entry in _maps(named, rows, found.problems):
-        row = rows.get(entry.path.resolve(), {})
+        row = rows.get(resolved_place(entry.path), {})
         slide = next(iter(slides)) if named.single else _slide_of(entry, slides, row)
         if slide not in owned:
             slides[slide], owned[slide] = slide, []
@@ -166,8 +168,9 @@ def _list(named: Named) -> _Listing:
 
 def _manifest_rows(named: Named, problems: list[str]) -> Rows:
     """The rows of the manifests beside the named maps, by the paths of their maps."""
-    found: dict[Path, Mapping[str, str]] = {}
-    for folder in {*named.folders, *(path.parent for path in named.maps)}:
+    found: dict[Place, Mapping[str, str]] = {}
+    beside = (path.parent for path in named.maps if isinstance(path, Path))
+    for folder in {*named.folders, *beside}:
         if not (folder / "manifest.csv").is_file():
             continue
         from slidescan.scanning.manifest import FAILED, MANIFEST, read_manifest  # imports zarr
@@ -185,9 +188,9 @@ def _manifest_rows(named: Named, problems: list[str]) -> Rows:
 
 def _maps(named: Named, rows: Rows, problems: list[str]) -> list[MapEntry]:
     """The maps that can be offered; of the others, a line each."""
-    paths = {path.resolve(): path for path in named.maps}
+    paths = {resolved_place(path): path for path in named.maps}
     for folder in named.folders:
-        paths |= {path.resolve(): path for path in sorted(folder.glob("*.zarr"))}
+        paths |= {resolved_place(path): path for path in sorted(folder.glob("*.zarr"))}
     entries = []
     for resolved, path in paths.items():
         try:
@@ -197,13 +200,13 @@ def _maps(named: Named, rows: Rows, problems: list[str]) -> list[MapEntry]:
     return entries
 
 
-def _map_entry(path: Path, row: Mapping[str, str]) -> MapEntry:
+def _map_entry(path: Place, row: Mapping[str, str]) -> MapEntry:
     """Raises MapError."""
     record, slide = read_checked_record(path)
     highest = None
     with suppress(KeyError, ValueError):
         highest = float(row["highest"]) if record.complete else None
-    return MapEntry(_id(path.resolve()), path, record, slide, highest)
+    return MapEntry(_id(resolved_place(path)), path, record, slide, highest)
 
 
 def _slide_of(entry: MapEntry, slides: Mapping[Path, Path], row: Mapping[str, str]) -> Path:
@@ -212,11 +215,13 @@ def _slide_of(entry: MapEntry, slides: Mapping[Path, Path], row: Mapping[str, st
     The path does not exist where the slide has moved.
     """
     name, folder = str(entry.record.provenance["slide"]), entry.path.parent
+    named = (resolved for resolved, path in slides.items() if path.name == name)
+    if isinstance(folder, Url):  # no slide is read where it lies beside
+        return next(named, Path(name))
     recorded = Path(row.get("slide", name))
     # Version 0.1.0 wrote the path as it was typed, from a folder that is not recorded.
     places = [recorded, folder / recorded, folder.parent / recorded] if row else []
     there = (place.resolve() for place in places if place.is_file())
-    named = (resolved for resolved, path in slides.items() if path.name == name)
     return next(there, next(named, folder.resolve() / name))
 
 
@@ -245,7 +250,7 @@ def _annotations(slide: Path, named: Named) -> Iterator[Path]:
                 yield file
 
 
-def _id(path: Path, *state: int) -> str:
+def _id(path: Place, *state: int) -> str:
     text = "\0".join((str(path), *map(str, state)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -259,22 +264,24 @@ def check_slide_of(entry: MapEntry, slide: Path, fingerprint: str) -> None:
         )
 
 
-def sort_paths(paths: Sequence[Path], annotations: Sequence[Path], mpp: float | None) -> Named:
+def sort_paths(paths: Sequence[Place], annotations: Sequence[Path], mpp: float | None) -> Named:
     """Sort the paths of the command line into slides, maps and folders.
 
     Raises:
         SlideError: maps alone, whose slide is not beside them.
         MapError: a map that cannot be read.
     """
-    maps = tuple(path for path in paths if (path / "zarr.json").is_file())
-    folders = tuple(path for path in paths if path.is_dir() and path not in maps)
-    slides = tuple(path for path in paths if path not in (*maps, *folders))
+    files = [path for path in paths if isinstance(path, Path)]
+    maps: tuple[Place, ...] = tuple(path for path in files if (path / "zarr.json").is_file())
+    folders = tuple(path for path in files if path.is_dir() and path not in maps)
+    slides = tuple(path for path in files if path not in (*maps, *folders))
+    maps += tuple(path for path in paths if isinstance(path, Url))
     named = Named(slides, maps, folders, tuple(annotations), mpp)
     entries = [_map_entry(path, {}) for path in maps]
     if slides or folders:
         return named
     rows = _manifest_rows(named, [])
-    found = {_slide_of(each, {}, rows.get(each.path.resolve(), {})): each for each in entries}
+    found = {_slide_of(each, {}, rows.get(resolved_place(each.path), {})): each for each in entries}
     for slide, entry in found.items():
         if not slide.is_file():
             raise SlideError(

@@ -7,11 +7,9 @@ have one, which is the store's own rule of what is done. Nothing else is read of
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +18,17 @@ from slidescan.errors import MapError
 from slidescan.geometry import Box
 from slidescan.maps.finished import Settings, settings_of
 from slidescan.maps.ngff import halve
+from slidescan.maps.shards import Stamp, stamp_of, stamps
 from slidescan.maps.store import Heatmap
+from slidescan.tools.urls import Place, Url
 from slidescan.viewer.cache import Cache
 from slidescan.viewer.descriptions import TILE_CELLS
 
 POLL_S = 0.5
 """The disk is asked for new blocks at most this often, however many pages are open."""
+
+REMOTE_POLL_S = 5.0
+"""The same for an object store."""
 
 BUDGET_S = 0.25
 """Time in which new blocks are read at one poll; what is left waits for the next."""
@@ -43,7 +46,6 @@ STALLED = 10
 """No block in this many times the usual time: the scan has stopped."""
 
 Values = NDArray[np.float32]
-Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,10 @@ class Watched:
     `version` grows whenever something was added or replaced, also over restarts of the server.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Open the map. Raises MapError."""
         self.path = path
+        self._poll_s = REMOTE_POLL_S if isinstance(path, Url) else POLL_S
         self.version = int(time.time() * 1000)  # greater than any that a page has seen
         self._lock = threading.RLock()
         self._polled_at = 0.0
@@ -111,7 +114,7 @@ class Watched:
 
     def _load(self) -> None:
         """Read record and masks anew; forget all blocks."""
-        root, gaps = _stamp(self.path / "zarr.json"), _gap_files(self.path)
+        root, gaps = stamp_of(self.path / "zarr.json"), _gap_files(self.path)
         heatmap = Heatmap.open(self.path)
         settings_of(heatmap, Settings)
         self.heatmap, self._root, self._gaps = heatmap, root, gaps
@@ -135,7 +138,7 @@ class Watched:
         Raises MapError where the map is gone or is no longer readable.
         """
         with self._lock:
-            if time.monotonic() - self._polled_at < POLL_S:
+            if time.monotonic() - self._polled_at < self._poll_s:
                 return
             try:
                 self._look()
@@ -143,7 +146,7 @@ class Watched:
                 self._polled_at = time.monotonic()
 
     def _look(self) -> None:
-        if _stamp(self.path / "zarr.json") != self._root:
+        if stamp_of(self.path / "zarr.json") != self._root:
             self._reopen()
         if not self.complete:
             self._find_new()
@@ -164,12 +167,12 @@ class Watched:
         return all(self._shard(box) == block.stamp for box, block in blocks.items())
 
     def _shard(self, box: Box) -> Stamp | None:
-        return _stamp(self.path / "0" / "c" / _shard_name(box, self._side))
+        return stamp_of(self.path / "0" / "c" / _shard_name(box, self._side))
 
     def _find_new(self) -> None:
         """Read the shards that have appeared, as many as the time allows."""
         deadline = time.monotonic() + BUDGET_S
-        for name, stamp in _shards(self.path / "0" / "c"):
+        for name, stamp in stamps(self.path, "0"):
             box = self._boxes.get(name)
             if box is None:
                 continue
@@ -318,7 +321,7 @@ class Watched:
 
     def _seconds_left(self, cells: int) -> float | None:
         """By the times at which the last blocks were written."""
-        recent = sorted((b.stamp[1] / 1e9, b.cells) for b in self._blocks.values())[-RECENT:]
+        recent = sorted((b.stamp[0], b.cells) for b in self._blocks.values())[-RECENT:]
         recent = [each for each in recent if each[1]]
         if len(recent) < 3:
             return None
@@ -330,29 +333,9 @@ class Watched:
         return max(0.0, cells / rate - waited)
 
 
-def _stamp(path: Path) -> Stamp | None:
-    """What changes when a file is replaced; None where there is none."""
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None
-    return state.st_ino, state.st_mtime_ns, state.st_size
-
-
-def _shards(folder: Path) -> list[tuple[str, Stamp]]:
-    """Name ("row/column") and stamp of each shard, the oldest first."""
-    found = []
-    for row in folder.iterdir() if folder.is_dir() else ():
-        for file in os.scandir(row) if row.name.isdecimal() else ():
-            stamp = _stamp(Path(file.path)) if file.name.isdecimal() else None
-            if stamp:
-                found.append((f"{row.name}/{file.name}", stamp))
-    return sorted(found, key=lambda each: each[1][1])
-
-
 def _shard_name(box: Box, side: int) -> str:
     return f"{box.y0 // side}/{box.x0 // side}"
 
 
-def _gap_files(path: Path) -> list[tuple[str, Stamp]]:
-    return _shards(path / "labels" / "gaps" / "0" / "c")
+def _gap_files(path: Place) -> list[tuple[str, Stamp]]:
+    return stamps(path, "labels/gaps/0")

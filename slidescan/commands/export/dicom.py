@@ -15,7 +15,7 @@ from slidescan.commands.export.options import (
     region_options,
     target_options,
 )
-from slidescan.commands.options import PATH, dicom_libraries
+from slidescan.commands.options import PATH, PLACE, dicom_libraries
 from slidescan.commands.terminal import bar, open_slide_of, warn
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from slidescan.maps.regions import Rule
     from slidescan.maps.store import Heatmap
     from slidescan.slides.slide import Slide
+    from slidescan.tools.urls import Place
 
 FILES = MAP, REGIONS = "map.dcm", "regions.dcm"
 
 
 @click.command("dicom")
-@click.argument("map_path", metavar="MAP", type=PATH)
+@click.argument("map_path", metavar="MAP", type=PLACE)
 @click.option(
     "--slide",
     "slide_path",
@@ -41,7 +42,7 @@ FILES = MAP, REGIONS = "map.dcm", "regions.dcm"
 @target_options
 @click.option("--out", type=PATH, required=True, help="Folder for map.dcm and regions.dcm.")
 def dicom(
-    map_path: Path,
+    map_path: Place,
     slide_path: Path,
     out: Path,
     threshold: float | str,

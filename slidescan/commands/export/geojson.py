@@ -18,19 +18,20 @@ from slidescan.commands.export.options import (
     slide_for_crop_option,
     target_options,
 )
-from slidescan.commands.options import PATH
+from slidescan.commands.options import PATH, PLACE
 from slidescan.commands.terminal import bar
 
 if TYPE_CHECKING:
     from slidescan.exports.qupath import Corner
     from slidescan.maps.regions import Rule
     from slidescan.maps.store import Heatmap
+    from slidescan.tools.urls import Place
 
 ENDINGS = (".geojson", ".json")
 
 
 @click.command("geojson")
-@click.argument("map_path", metavar="MAP", type=PATH)
+@click.argument("map_path", metavar="MAP", type=PLACE)
 @slide_for_crop_option
 @region_options
 @click.option(
@@ -60,8 +61,8 @@ ENDINGS = (".geojson", ".json")
 @click.pass_context
 def geojson(
     ctx: click.Context,
-    map_path: Path,
-    slide_path: Path | None,
+    map_path: Place,
+    slide_path: Place | None,
     out: Path,
     threshold: float | str,
     low: float | str | None,

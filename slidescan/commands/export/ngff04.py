@@ -8,15 +8,16 @@ import click
 
 from slidescan.commands.checks import check_map
 from slidescan.commands.export.options import open_map_to_export, target_options
-from slidescan.commands.options import PATH
+from slidescan.commands.options import PATH, PLACE
 from slidescan.commands.terminal import bar
+from slidescan.tools.urls import Place
 
 
 @click.command("ngff04")
-@click.argument("map_path", metavar="MAP", type=PATH)
+@click.argument("map_path", metavar="MAP", type=PLACE)
 @target_options
 @click.option("--out", type=PATH, required=True, help="The folder, e.g. map-04.zarr.")
-def ngff04(map_path: Path, partial: bool, overwrite: bool, out: Path) -> None:
+def ngff04(map_path: Place, partial: bool, overwrite: bool, out: Path) -> None:
     """Write the map as OME-NGFF 0.4 in zarr format 2, for programs that read nothing newer.
 
     A map itself is OME-NGFF 0.5 in zarr format 3.

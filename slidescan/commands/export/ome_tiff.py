@@ -14,12 +14,13 @@ from slidescan.commands.export.options import (
     slide_for_crop_option,
     target_options,
 )
-from slidescan.commands.options import PATH, colours_option, ome_tiff_libraries
+from slidescan.commands.options import PATH, PLACE, colours_option, ome_tiff_libraries
 from slidescan.commands.terminal import bar
+from slidescan.tools.urls import Place
 
 
 @click.command("ome-tiff")
-@click.argument("map_path", metavar="MAP", type=PATH)
+@click.argument("map_path", metavar="MAP", type=PLACE)
 @slide_for_crop_option
 @click.option(
     "--values",
@@ -31,8 +32,8 @@ from slidescan.commands.terminal import bar
 @target_options
 @click.option("--out", type=PATH, required=True, help="The image, e.g. map.ome.tif.")
 def ome_tiff(
-    map_path: Path,
-    slide_path: Path | None,
+    map_path: Place,
+    slide_path: Place | None,
     values: bool,
     colour_name: str,
     no_crop: bool,

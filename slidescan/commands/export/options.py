@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from slidescan.commands.options import (
-    PATH,
+    PLACE,
     Real,
     Threshold,
     check_use_of_model,
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from slidescan.exports.qupath import Corner
     from slidescan.maps.regions import Rule
     from slidescan.maps.store import Heatmap
+    from slidescan.tools.urls import Place
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +35,7 @@ partial_option = click.option(
 slide_for_crop_option = click.option(
     "--slide",
     "slide_path",
-    type=PATH,
+    type=PLACE,
     help="The slide of the map, which is then checked. Needed only for maps that do not record "
     "which part of the slide QuPath shows.",
 )
@@ -113,7 +113,7 @@ class RuleChoices:
         """Raises ConfigError where a model is named for no threshold."""
         check_use_of_model(self.model, self.threshold, self.low)
 
-    def rule(self, map_path: Path) -> Rule:
+    def rule(self, map_path: Place) -> Rule:
         """Look up what is named.
 
         Raises:
@@ -130,7 +130,7 @@ class RuleChoices:
         return Rule(threshold, low, self.min_area)
 
 
-def open_map_to_export(path: Path, *, partial: bool) -> Heatmap:
+def open_map_to_export(path: Place, *, partial: bool) -> Heatmap:
     """Open a map; warn of one that is not finished, which only `partial` accepts.
 
     Raises MapError.
@@ -150,7 +150,7 @@ def open_map_to_export(path: Path, *, partial: bool) -> Heatmap:
     return heatmap
 
 
-def corner_of(heatmap: Heatmap, slide_path: Path | None, *, no_crop: bool) -> Corner:
+def corner_of(heatmap: Heatmap, slide_path: Place | None, *, no_crop: bool) -> Corner:
     """The (x, y) of level 0 that is (0, 0) in the file.
 
     Raises:

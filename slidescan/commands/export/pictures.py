@@ -16,6 +16,7 @@ from slidescan.commands.export.options import (
 )
 from slidescan.commands.options import (
     PATH,
+    PLACE,
     Real,
     check_use_of_model,
     colours_option,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from slidescan.geometry import Box
     from slidescan.maps.store import Heatmap
     from slidescan.slides.slide import Slide
+    from slidescan.tools.urls import Place
 
 USUAL_PX = 1600
 LAYOUTS = ("side-by-side", "overlay", "map")
@@ -75,9 +77,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The slide beside the slide under its map, the latter alone, or the map alone.",
         ),
         click.option(
-            "--slide", "slide_path", type=PATH, help="The slide of the map; not for --layout map."
+            "--slide", "slide_path", type=PLACE, help="The slide of the map; not for --layout map."
         ),
-        click.argument("map_path", metavar="MAP", type=PATH),
+        click.argument("map_path", metavar="MAP", type=PLACE),
     ):
         command = option(command)
     return command
@@ -116,8 +118,8 @@ def _export(
     how: dict[str, Any],
     most_side_px: int | None,
     *,
-    map_path: Path,
-    slide_path: Path | None,
+    map_path: Place,
+    slide_path: Place | None,
     layout: Any,
     size: int | None,
     width: int | None,

@@ -14,17 +14,18 @@ from slidescan.commands.export.options import (
     region_options,
     target_options,
 )
-from slidescan.commands.options import PATH, spatialdata_libraries
+from slidescan.commands.options import PATH, PLACE, spatialdata_libraries
 from slidescan.commands.terminal import bar
+from slidescan.tools.urls import Place
 
 
 @click.command("spatialdata")
-@click.argument("map_path", metavar="MAP", type=PATH)
+@click.argument("map_path", metavar="MAP", type=PLACE)
 @region_options
 @target_options
 @click.option("--out", type=PATH, required=True, help="The folder, e.g. map.spatialdata.zarr.")
 def spatialdata(
-    map_path: Path,
+    map_path: Place,
     out: Path,
     threshold: float | str,
     low: float | str | None,

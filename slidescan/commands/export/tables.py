@@ -18,12 +18,13 @@ from slidescan.commands.export.options import (
     target_options,
     threshold_options,
 )
-from slidescan.commands.options import PATH, parquet_libraries
+from slidescan.commands.options import PATH, PLACE, parquet_libraries
 from slidescan.commands.terminal import bar
 
 if TYPE_CHECKING:
     from slidescan.maps.regions import Rule
     from slidescan.maps.store import Heatmap
+    from slidescan.tools.urls import Place
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,7 +48,7 @@ def _table_options(example: str) -> Callable[[F], F]:
                 show_default=True,
                 help="A row for each region, or for each cell with a value.",
             ),
-            click.argument("map_path", metavar="MAP", type=PATH),
+            click.argument("map_path", metavar="MAP", type=PLACE),
         ):
             command = option(command)
         return command
@@ -83,7 +84,7 @@ def parquet(**given: Any) -> None:
 
 def _write(
     ending: str,
-    map_path: Path,
+    map_path: Place,
     content: str,
     threshold: float | str | None,
     low: float | str | None,
