@@ -52,7 +52,7 @@ def test_seed_yaml_is_the_recipe() -> None:
     assert config.augment.crop.p > 0
 
 
-@pytest.mark.parametrize("name", [each for each in shipped.names() if not each.startswith("teacher")])
+@pytest.mark.parametrize("name", [n for n in shipped.names() if not n.startswith("teacher")])
 def test_each_configuration_is_a_network_that_sees_a_patch(name: str) -> None:
     network = Network(load_config(CONFIGS / f"{name}.yaml").plan)
     assert (network.field.size, network.field.stride) == (PATCH_PX, 8)
