@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from filelock import FileLock, Timeout
 
 from slidescan.errors import BusyError, WriteError
 from slidescan.tools.urls import Url
+from slidescan.tools.temporary_files import temporary_file, temporary_folder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -62,18 +62,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     check_folder(path)
     with writing(path):
-        # Created and closed at once, so that any library can open it by its name.
-        with NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix, delete=False
-        ) as file:
-            beside = Path(file.name)
-        try:
+        with temporary_file(path) as beside:
             yield beside
             beside.chmod(0o666 & ~_umask())
             sync(beside)
             beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
         sync(path.parent)
 
 
@@ -87,13 +80,15 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises WriteError.
     """
     check_folder(path)
-    prefix = f".{path.name}-"
-    with (
-        writing(path),
-        TemporaryDirectory(prefix=prefix, dir=path.parent, ignore_cleanup_errors=True) as hidden,
-    ):
+
+    def restore(hidden: Path) -> None:
+        """Undo a replacement that was killed between its two renames."""
+        if (hidden / "old").exists() and not path.exists():
+            (hidden / "old").rename(path)
+
+    with writing(path), temporary_folder(path, restore) as hidden:
         # The hidden folder has mode 0700; what is made in it has the mode of the umask.
-        new, old = Path(hidden, "new"), Path(hidden, "old")
+        new, old = hidden / "new", hidden / "old"
         yield new
         sync(new, *new.rglob("*"))
         try:
@@ -101,8 +96,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 path.rename(old)
             new.rename(path)
         except BaseException:
-            if old.exists() and not path.exists():
-                old.rename(path)
+            restore(hidden)
             raise
         sync(path.parent)
 
