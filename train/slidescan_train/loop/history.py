@@ -126,4 +126,5 @@ def _columns(kind: type[Row]) -> list[str]:
 
 def _further(row: Mapping[str, str | None]) -> dict[str, float]:
     starts = tuple(column(score, "") for score in SCORES)
-    return {key: float(text or "nan") for key, text in row.items() if key.startswith(starts)}
+    cells = ((key, text) for key, text in row.items() if key)  # not those beyond the header
+    return {key: float(text or "nan") for key, text in cells if key.startswith(starts)}
