@@ -18,8 +18,7 @@ from slidescan.maps.record import Blank, find_record, new_record
 from slidescan.maps.replacement import recover, successor
 from slidescan.tools.atomic_files import check_folder, lock, release, sync, writing
 from slidescan.tools.settings_diff import encodable
-
-TEMPORARY = ".slidescan-tmp"
+from slidescan.tools.temporary_files import MARK
 
 
 def check_target(path: Path) -> None:
@@ -49,7 +48,7 @@ def create(path: Path, blank: Blank, overwrite: bool, name: str | None = None) -
     taken = find_record(path) is not None
     if taken and not overwrite:
         raise MapError(f"{path}: exists; pass --overwrite or choose another --out")
-    names = {"prefix": f".{path.name}-", "suffix": TEMPORARY}
+    names = {"prefix": f".{path.name}-", "suffix": MARK}
     with (
         writing(path),
         TemporaryDirectory(**names, dir=path.parent, ignore_cleanup_errors=True) as hidden,
@@ -73,7 +72,7 @@ def create(path: Path, blank: Blank, overwrite: bool, name: str | None = None) -
 def _clear(path: Path) -> None:
     """Remove what a killed writer left of the map at `path`; a map that was in the way returns."""
     # Exactly the eight letters of tempfile: "a-*" would match the folders of a map "a-b".
-    for folder in path.parent.glob(f".{glob.escape(path.name)}-{'?' * 8}{TEMPORARY}"):
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-{'?' * 8}{MARK}"):
         old = folder / "old"
         if not os.path.lexists(path) and find_record(old):
             old.rename(path)  # killed between the two renames of `create`

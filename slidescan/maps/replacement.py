@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from tempfile import mkdtemp
 
 from slidescan.errors import MapError
 from slidescan.maps.record import find_record
 from slidescan.tools.atomic_files import sync
+from slidescan.tools.temporary_files import MARK
 
 
 def successor(path: Path) -> Path:
@@ -37,7 +39,7 @@ def swap(path: Path) -> None:
             old.rename(path)
         raise
     sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _delete(path, old)
 
 
 def recover(path: Path) -> None:
@@ -49,7 +51,7 @@ def recover(path: Path) -> None:
     if not os.path.lexists(path) and find_record(old):
         old.rename(path)
     elif find_record(old) and find_record(path):
-        shutil.rmtree(old, ignore_errors=True)
+        _delete(path, old)
     if _is_complete(new):
         swap(path)
 
@@ -57,7 +59,18 @@ def recover(path: Path) -> None:
 def drop(path: Path) -> None:
     """Delete an incomplete successor."""
     if find_record(successor(path)):
-        shutil.rmtree(successor(path))
+        _delete(path, successor(path))
+
+
+def _delete(path: Path, folder: Path) -> None:
+    """Delete a map beside `path`. A kill meanwhile leaves what `creation.locked` clears away.
+
+    Under its own name a map without its record would be in the way, as nobody knows whose it is.
+    """
+    hidden = Path(mkdtemp(MARK, f".{path.name}-", path.parent))
+    if folder.exists():
+        folder.rename(hidden / "gone")
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _is_complete(path: Path) -> bool:

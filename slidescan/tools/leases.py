@@ -8,6 +8,7 @@ the clocks of machines. A lease says who should work; what must not be written t
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -27,6 +28,9 @@ HEARTBEATS = 3
 """Touches in this time."""
 
 ENDING = ".lease"
+
+_RELIC = re.compile(rf"{re.escape(ENDING)}\.(break|restore)\.\d+\.[0-9a-f]{{32}}$")
+"""filelock's names for a lease that is moved aside, to be deleted or put back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,16 @@ class Leases:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give all leases back and remove the folder if it is empty."""
+        """Give all leases back, and remove the folder if nobody has a lease there."""
         for name in self._leases:
             self.release(name)
-        with suppress(OSError):  # others have leases there
-            self.folder.rmdir()
+        with suppress(OSError):
+            left = list(self.folder.iterdir())
+            # A process that is killed while it takes the lease of another leaves one of these.
+            if all(_RELIC.search(path.name) for path in left):
+                for path in left:
+                    path.unlink()
+                self.folder.rmdir()
 
     def claim(self, name: str) -> bool:
         """Take a lease; false where another process holds it. Raises WriteError."""

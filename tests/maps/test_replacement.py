@@ -12,9 +12,10 @@ import pytest
 from processes import Strike
 
 from slidescan.geometry import Grid
-from slidescan.maps import creation, replacement
+from slidescan.maps import replacement
 from slidescan.maps.record import Blank
 from slidescan.maps.store import Heatmap
+from slidescan.tools.temporary_files import MARK
 
 GRID = Grid((96, 96), 8, 96)
 MASK = np.ones(GRID.shape, bool)
@@ -100,8 +101,30 @@ def test_a_kill_before_the_old_map_is_deleted(path: Path) -> None:
     assert names(path.parent) == ["map.zarr"]
 
 
+@pytest.mark.parametrize("complete", [True, False], ids=["replaced", "dropped"])
+def test_a_kill_while_a_map_is_deleted(
+    complete: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record may be gone first; then nobody can tell whose folder it is."""
+
+    def killed(folder: Path, **_: object) -> None:
+        (folder / "gone" / "zarr.json").unlink()
+        raise KeyboardInterrupt
+
+    new = finished(path.with_name("new.zarr"), "new", 0.75)
+    new.rename(replacement.successor(path))
+    delete = replacement.swap if complete else replacement.drop
+    with monkeypatch.context() as patch:
+        patch.setattr(replacement.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            delete(path)
+    Heatmap.open(path, writable=True).close()
+    assert value(path) == (0.75 if complete else 0.25)
+    assert names(path.parent) == ["map.zarr"]
+
+
 def test_a_kill_between_the_renames_of_a_map_that_is_replaced_at_once(path: Path) -> None:
-    hidden = path.with_name(f".map.zarr-abcd1234{creation.TEMPORARY}")
+    hidden = path.with_name(f".map.zarr-abcd1234{MARK}")
     hidden.mkdir()
     path.rename(hidden / "old")
     Heatmap.open(path, writable=True).close()

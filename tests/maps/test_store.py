@@ -20,9 +20,10 @@ from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
 from slidescan.errors import SlidescanError, WriteError
 from slidescan.geometry import Box, Grid
-from slidescan.maps import creation, layout, record
+from slidescan.maps import layout, record
 from slidescan.maps.layout import DamageError
 from slidescan.maps.store import Heatmap
+from slidescan.tools.temporary_files import MARK
 
 GRID = Grid((1099, 701), stride=2)  # 550 x 351 cells: 3 x 2 blocks, three levels, odd edges
 MPP = 0.972
@@ -381,7 +382,7 @@ def test_a_killed_creation_leaves_no_half_map(path: Path) -> None:
         assert process.wait() == -signal.SIGKILL
     assert not path.exists()
     assert list(path.parent.iterdir()) != []  # its hidden folder
-    mine = path.parent / f".{path.name}-b-abcdefgh{creation.TEMPORARY}"  # of a map "slide-b"
+    mine = path.parent / f".{path.name}-b-abcdefgh{MARK}"  # of a map "slide-b"
     mine.mkdir()
     Heatmap.create(path, **blank()).close()
     assert sorted(path.parent.iterdir()) == [mine, path]

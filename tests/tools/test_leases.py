@@ -51,6 +51,17 @@ def test_a_holder_that_died_is_succeeded_at_once(folder: Path) -> None:
         assert mine.claim("a")
 
 
+def test_what_a_process_left_that_died_taking_a_lease_goes_with_the_last(folder: Path) -> None:
+    with Leases(folder):
+        (folder / f"a.lease.break.31015.{'4a' * 16}").touch()
+        with Leases(folder) as other:
+            assert other.claim("b")
+            with Leases(folder):
+                pass
+            assert folder.exists()
+    assert not folder.exists()
+
+
 def test_a_machine_that_gives_no_sign_is_succeeded_after_a_while(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
