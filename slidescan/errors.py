@@ -37,12 +37,16 @@ def one_line(text: object, most: int = MOST_CHARACTERS) -> str:
     >>> one_line("0123456789" * 100, most=20)
     '01234567 ... 456789'
     """
-    line = str(text)
-    if len(line) > most:
-        head, tail = most * 4 // 7 - 3, most * 3 // 7 - 2
-        line = f"{line[:head]} ... {line[-tail:]}"
-    line = " ".join(line.split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    line = " ".join(_cut(str(text), most).split())
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return _cut(escaped, most)  # an escape is longer than what it stands for
+
+
+def _cut(line: str, most: int) -> str:
+    if len(line) <= most:
+        return line
+    head, tail = most * 4 // 7 - 3, most * 3 // 7 - 2
+    return f"{line[:head]} ... {line[-tail:]}"
 
 
 class SlidescanError(Exception):

@@ -64,7 +64,7 @@ class Journal:
             there: Any = json.loads(header.decode().removeprefix(HEADER))
             here: Any = json.loads(self._header.decode().removeprefix(HEADER))
             return differences(there, here)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return ["unreadable"]
 
     def _take(self, line: bytes) -> bool:

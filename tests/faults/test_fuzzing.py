@@ -240,6 +240,24 @@ def test_files(name: str, tmp_path: Path) -> None:
     fuzz(parser.spoilt(parser.valid), tell, EXAMPLES)
 
 
+FOUND = [
+    ("metrics", EPOCHS.strip() + b",30,beyond,the,header\n"),
+    ("run", b"epochs: 3\npatience: soon\n"),
+    ("run", b"epochs: 3\n2026-01-01: 1\n"),
+    ("run", b"epochs: 3\nplan: {arch: 3}\n"),
+    ("slides", b"\xff" * 400 + b"\n"),
+    ("journal", b"# slidescan predict " + b"[" * 3000 + b"\n0,0.25\n"),
+]
+"""Files that were a traceback or a line of thousands of characters once."""
+
+
+@pytest.mark.parametrize(("name", "content"), FOUND)
+def test_files_that_were_found(name: str, content: bytes, tmp_path: Path) -> None:
+    path = written(tmp_path, PARSERS[name])
+    path.write_bytes(content)
+    ends_well(lambda: PARSERS[name].read(path))
+
+
 @pytest.mark.timeout(0)
 def test_model_cards(tmp_path: Path) -> None:
     path = models.save(tmp_path / "a.safetensors", networks.network(networks.plan("4/2", "R")))

@@ -31,6 +31,8 @@ def test_plain_yaml_and_aliases_are_read() -> None:
         ("epochs: !!timestamp x", "cannot be read"),
         ("epochs: !!int x", "cannot be read"),
         ("epochs: !!python/object/apply:os.system [id]", "could not determine a constructor"),
+        ("2026-01-01: 1", "a key that is no text, line 1"),
+        ("a: {1.5: 2}", "a key that is no text, line 1"),
         ("a: 1\0", "special characters are not allowed"),
         ("epochs: 1\n" * 200_000, "bytes; at most"),
     ],

@@ -9,12 +9,14 @@ import yaml
 MOST_NODES = 100_000
 """With every alias written out. The largest shipped configuration has a few hundred."""
 
+_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
 
 def load_yaml(text: bytes | str) -> Any:
     """Return the values of a document.
 
-    Raises yaml.YAMLError: not YAML, nested too deep, too large once its aliases are written out, or
-    a value that its tag does not allow.
+    Raises yaml.YAMLError: not YAML, nested too deep, too large once its aliases are written out, a
+    key that is no text, or a value that its tag does not allow.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -40,6 +42,9 @@ def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
     below: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         below = [each for pair in node.value for each in pair]
+        for key, _ in node.value:
+            if key.tag not in _KEYS:
+                raise yaml.YAMLError(f"a key that is no text, line {key.start_mark.line + 1}")
     elif isinstance(node, yaml.SequenceNode):
         below = node.value
     count = 1 + sum(_written_out(each, known) for each in below)

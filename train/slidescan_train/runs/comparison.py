@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import warnings
@@ -114,6 +113,8 @@ def _settings(path: Path) -> Mapping[str, Any]:
         raise DataError(f"{path}: not YAML, {_where(error)}") from error
     if not isinstance(settings, Mapping) or not isinstance(settings.get("epochs"), int):
         raise DataError(f"{path}: not the settings of a run: it has no number of epochs")
+    if not isinstance(settings.get("patience"), int | None):
+        raise DataError(f"{path}: not the settings of a run: patience is no number")
     return settings
 
 
@@ -177,7 +178,7 @@ def _plans(settings: Sequence[Mapping[str, str]]) -> list[str]:
 
 def _plan(settings: Mapping[str, str]) -> str:
     """For example nasnet-a-32-64-128-128-R128-N128: filters of the layers, then of the cells."""
-    parts = [json.loads(settings.get("plan.arch", '"nasnet-a"'))]
+    parts = [settings.get("plan.arch", "nasnet-a").strip('"')]
     for group in "stem", "layers", "cells":
         for number in count():
             filters = settings.get(f"plan.{group}.{number}.filters")
