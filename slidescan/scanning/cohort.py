@@ -307,6 +307,12 @@ class Cohort:
             return
         with suppress(OSError), log.open("a", errors="backslashreplace") as file:
             file.write(text)
+        log = self.folder / LOG
+        with (
+            suppress(OSError),
+            log.open("a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            file.write(f"{now()} {task.entry.slide}\n{traceback.format_exc()}\n")
 
 
 class Stopped(BaseException):

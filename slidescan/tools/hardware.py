@@ -23,7 +23,7 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
     try:
-        quota, period = CPU_MAX.read_text().split()
+        quota, period = CPU_MAX.read_text(encoding="ascii").split()
         return max(1, min(allowed, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or the quota "max"
         return allowed
@@ -57,7 +57,7 @@ def _has_nvidia_driver() -> bool:
 def instruction_sets() -> str:
     """The instruction sets of this processor as one line, to tell processors apart."""
     # Line by line: with a hundred cores the kernel needs long for the whole file.
-    with suppress(OSError), CPU_INFO.open() as file:
+    with suppress(OSError), CPU_INFO.open(encoding="ascii", errors="replace") as file:
         for line in file:
             if line.startswith(("flags", "Features")):  # x86, ARM
                 return line.partition(":")[2].strip()

@@ -162,7 +162,8 @@ def holders(folder: Place) -> dict[str, Holder]:
     found = {}
     for path in folder.glob(f"*{ENDING}") if folder.is_dir() else ():
         with suppress(OSError, ValueError, KeyError):
-            fields = dict(line.split("=", 1) for line in path.read_text().splitlines()[1:] if line)
+            lines = path.read_text(encoding="utf-8").splitlines()[1:]
+            fields = dict(line.split("=", 1) for line in lines if line)
             seen_s = max(0.0, time.time() - path.stat().st_mtime)
             found[path.name.removesuffix(ENDING)] = Holder(
                 fields["host"].partition("?")[0], int(fields["pid"]), seen_s

@@ -1,40 +1,24 @@
-"""SIGKILL at random moments: what is run again ends as if nothing had happened.
+"""SIGKILL, Ctrl-C and power failures at random moments: run again, it ends as if nothing had been.
 
-After every kill, what stands under its name is whole. `make faults` is the full form:
+After every one, what stands under its name is whole. `make faults` is the full form:
 SLIDESCAN_KILLS=200 of each command.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-import dicom_slides
-import maps
+import cases
+import limits
 import numpy as np
-import patches
 import processes
 import pytest
-import slides
-import training_runs
-from learning import tiny
-from PIL import Image
-from pydicom import dcmread
-from slidescan_train.recipe.config import TrainConfig
-from slidescan_train.runs import checkpoint
-
-from slidescan.errors import ModelError, SlidescanError
-from slidescan.maps.finished import open_finished
-from slidescan.models import model
-from slidescan.patches.labelled import load_data
-from slidescan.scanning.manifest import read_manifest
+from cases import Case, Inputs
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL"),
@@ -42,9 +26,12 @@ pytestmark = [
     pytest.mark.timeout(0),
 ]
 
+FULL = "SLIDESCAN_KILLS" in os.environ
 KILLS = int(os.environ.get("SLIDESCAN_KILLS", "2"))
 
-FULL = "SLIDESCAN_KILLS" in os.environ
+# The short form has a file, a folder of two and a folder that is renamed as a whole.
+NAMES = cases.NAMES if FULL else (*cases.NAMES[:6], "png", "dicom", "ngff04")
+
 if FULL:  # the short form shares its processes with other tests
     processes.PRELOADED += [
         *("highdicom", "slidescan.commands.report", "slidescan.exports.dicom"),
@@ -52,237 +39,96 @@ if FULL:  # the short form shares its processes with other tests
         *("slidescan.exports.pictures", "slidescan.report.pages", "slidescan.scanning.cohort"),
     ]
 
-EPOCHS = 2
-
-Contents = dict[str, bytes]
-
 
 class Campaign:
-    """Runs one command again and again, kills it at random moments and looks at what it leaves.
+    """Runs one command again and again, stops it at random moments and looks at what it leaves."""
 
-    `read` returns what the command has finished, by name, without what is different in every run;
-    it raises where something looks finished and is not. `folder` is the command's alone.
-    """
-
-    def __init__(
-        self, what: str, command: tuple[object, ...], folder: Path, read: Callable[[], Contents]
-    ) -> None:
-        self._what, self._command, self._folder, self._read = what, command, folder, read
-        self._log = folder.parent / "log"
+    def __init__(self, name: str, case: Case, folder: Path, *, power: bool = False) -> None:
+        """With `power`, files lose what was not on the disk when the command is stopped."""
+        self.name, self.case, self.folder = name, case, folder
+        self.log, self.syncs = folder.with_name("log"), folder.with_name("syncs")
+        self._prepare = limits.recorded_syncs(self.syncs) if power else None
         self._run()
-        self.expected, self._names = read(), self._left()
-        shutil.rmtree(folder)
-        folder.mkdir()
+        self.expected, self._names = case.read(folder), self._left()
+        self._clear()
         # The first run starts the processes that later ones are forked from.
         started = time.monotonic()
         self._run()
         self._seconds = time.monotonic() - started
 
     def _run(self) -> None:
-        assert processes.slidescan(*self._command, log=self._log) == 0, self._log.read_text()
+        arguments = self.case.arguments(self.folder)
+        code = processes.slidescan(*arguments, log=self.log, prepare=self._prepare)
+        assert code == 0, self.log.read_text()
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
 
     def _left(self) -> list[str]:
         """Everything in the folder, of maps and runs their names alone."""
         return sorted(
             name
-            for name in (str(path.relative_to(self._folder)) for path in self._folder.rglob("*"))
+            for name in (str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
             if ".zarr/" not in name and "events.out" not in name
         )
 
-    def run(self, *, afresh: bool) -> None:
-        """Kill the command KILLS times; `afresh` begins from nothing after each that ended."""
+    def run(self, how: signal.Signals) -> None:
+        """Stop the command KILLS times."""
         rng, ends = np.random.default_rng(0), Counter[str]()
+        if self.case.afresh:
+            self._clear()
+        limits.all_synced(self.folder, self.syncs)
         for _ in range(KILLS):
-            moment = float(rng.uniform(0, self._seconds))
-            killed = processes.kill(*self._command, log=self._log, after_s=moment)
-            ends["killed" if killed else "ended before"] += 1
-            found = self._read()
+            code = processes.stop(
+                *self.case.arguments(self.folder),
+                log=self.log,
+                after_s=float(rng.uniform(0, self._seconds)),
+                how=how,
+                prepare=self._prepare,
+            )
+            ends["ended before" if code == 0 else "stopped"] += 1
+            if self._prepare:
+                ends["files that lost bytes"] += limits.fail_power(self.folder, self.syncs)
+            self._check_end(code, how)
+            found = self.case.read(self.folder)
             assert {name: self.expected[name] for name in found} == found
-            if not killed:
+            if code == 0:
                 self._whole()
-                if afresh:
-                    shutil.rmtree(self._folder)
-                    self._folder.mkdir()
+                if self.case.afresh:
+                    self._clear()
         self._run()
         self._whole()
-        print(f"\n{self._what}: {dict(ends)}")
-        assert ends["killed"] > 0
+        print(f"\n{how.name}{' and no power' * bool(self._prepare)}, {self.name}: {dict(ends)}")
+        assert ends["stopped"] > 0
+
+    def _check_end(self, code: int, how: signal.Signals) -> None:
+        """A signal that is obeyed leaves one line; before the command began, none."""
+        if how == signal.SIGKILL or code in (0, -how):
+            return
+        told = self.log.read_text()
+        assert code == 1, told
+        errors = [line for line in told.splitlines() if line.startswith("Error: ")]
+        assert [line[:18] for line in errors] == ["Error: interrupted"] or not told, told
+        assert "Traceback" not in told, told
 
     def _whole(self) -> None:
         """Everything is there and equal, and nothing else: no lock, no lease, no temporary file."""
-        assert self._read() == self.expected
+        assert self.case.read(self.folder) == self.expected
         assert self._left() == self._names
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "out"
-    made.mkdir()
-    return made
+@pytest.mark.parametrize("name", NAMES)
+def test_kills(name: str, inputs: Inputs, folder: Path) -> None:
+    Campaign(name, cases.case(name, inputs), folder).run(signal.SIGKILL)
 
 
-def whole_maps(folder: Path) -> Contents:
-    """The maps in a folder that are finished; raises for one that only says so."""
-    found = {}
-    for path in sorted(folder.glob("*.zarr")):
-        try:
-            open_finished(path)
-            found[path.name] = digest(maps.contents(path))
-        except SlidescanError as error:
-            if "the scan has not finished" not in str(error):
-                raise
-    return found
+@pytest.mark.parametrize("name", NAMES if FULL else ("cohort", "predict", "train"))
+def test_power_failures(name: str, inputs: Inputs, folder: Path) -> None:
+    Campaign(name, cases.case(name, inputs), folder, power=True).run(signal.SIGKILL)
 
 
-def digest(contents: Contents) -> bytes:
-    return hashlib.sha256(repr(sorted(contents.items())).encode()).digest()
-
-
-def test_scans(section: Path, tiny_model: Path, folder: Path) -> None:
-    command = ("heatmap", section, "--model", tiny_model, *maps.TORCH, "--out", folder / "a.zarr")
-    Campaign("scans", command, folder, lambda: whole_maps(folder)).run(afresh=True)
-
-
-def test_scans_that_replace_a_map(section: Path, tiny_model: Path, folder: Path) -> None:
-    """A finished map is there before and after each kill, or its place is empty for a moment."""
-    command = ("heatmap", section, "--model", tiny_model, *maps.TORCH, "--overwrite")
-    command += ("--out", folder / "a.zarr")
-
-    def read() -> Contents:
-        found = whole_maps(folder)
-        assert found or not (folder / "a.zarr").exists()
-        return found
-
-    Campaign("scans with --overwrite", command, folder, read).run(afresh=False)
-
-
-def test_cohorts(tiny_model: Path, tmp_path: Path, folder: Path) -> None:
-    """The manifest can be read and its rows are true after each kill; no lease stays."""
-    for number in range(3):
-        path = tmp_path / "slides" / f"s{number}.tif"
-        path.parent.mkdir(exist_ok=True)
-        slides.write_slide(path, slides.section(300, 360, number), mpp=0.972)
-    out = folder / "maps"
-    command = ("heatmap", path.parent, "--model", tiny_model, *maps.TORCH, "--out", out)
-
-    def read() -> Contents:
-        found = whole_maps(out)
-        rows = read_manifest(out / "manifest.csv")
-        done = {name for name, row in rows.items() if row["state"] == "done"}
-        assert done <= found.keys()
-        assert {row["state"] for row in rows.values()} <= {"done", "waiting"}
-        return found | {f"row of {name}": b"" for name in done}
-
-    Campaign("cohorts", command, folder, read).run(afresh=True)
-
-
-def test_predictions(tiny_model: Path, tmp_path: Path, folder: Path) -> None:
-    images = tmp_path / "patches"
-    images.mkdir()
-    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (400, 96, 96, 3))):
-        Image.fromarray(pixels.astype(np.uint8)).save(images / f"{number:03}.png")
-    command = ("predict", images, "--model", tiny_model, *maps.TORCH, "--out", folder / "a.csv")
-    Campaign("predictions", command, folder, lambda: files(folder)).run(afresh=True)
-
-
-def files(folder: Path) -> Contents:
-    """What is not hidden: files, and folders in the format of zarr as one."""
-    found = {}
-    for path in sorted(folder.rglob("[!.]*")):
-        name = str(path.relative_to(folder))
-        if path.suffix == ".zarr":
-            inside = (file for file in path.rglob("*") if file.is_file())
-            found[name] = digest({str(file): file.read_bytes() for file in inside})
-        elif path.is_file() and ".zarr" not in name:
-            found[name] = _without_moments(path)
-    return found
-
-
-def _without_moments(path: Path) -> bytes:
-    """A file without its times and random identifiers; whole, or this raises."""
-    if path.suffix == ".dcm":
-        dataset = dcmread(path)
-        return b"".join(dataset.get(key, b"") for key in ("PixelData", "FloatPixelData"))
-    content = path.read_bytes()
-    for moment in (
-        rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?",
-        rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-\w{12}",
-    ):
-        content = re.sub(moment, b"", content)
-    return content
-
-
-@pytest.fixture(scope="module")
-def dicom_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pixels = slides.section(700, 900)
-    return dicom_slides.write_slide(tmp_path_factory.mktemp("dcm"), pixels, 0.972, levels=(4,))
-
-
-@pytest.fixture(scope="module")
-def finished_map(
-    dicom_slide: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("map")
-    command = ("heatmap", dicom_slide, "--model", tiny_model, *maps.TORCH)
-    code = processes.slidescan(*command, "--out", folder / "map.zarr", log=folder / "log")
-    assert code == 0, (folder / "log").read_text()
-    return folder / "map.zarr"
-
-
-EXPORTS = {
-    "png": ("a.png", "--slide"),
-    "geojson": ("a.geojson", "--threshold", 0.5),
-    "dicom": ("dicom", "--threshold", 0.5, "--slide"),
-    "ome-tiff": ("a.ome.tif",),
-    "csv": ("a.csv",),
-    "parquet": ("a.parquet",),
-    "ngff04": ("a-04.zarr",),
-}
-
-
-# The short form has a file, a folder of two and a folder that is renamed as a whole.
-@pytest.mark.parametrize("form", EXPORTS if FULL else ("png", "dicom", "ngff04"))
-def test_exports(form: str, dicom_slide: Path, finished_map: Path, folder: Path) -> None:
-    name, *options = EXPORTS[form]
-    if options[-1:] == ["--slide"]:
-        options.append(dicom_slide)
-    target = ("--overwrite", "--out", folder / str(name))
-    command = ("export", form, finished_map, *options, *target)
-    Campaign(f"export {form}", command, folder, lambda: files(folder)).run(afresh=False)
-
-
-def test_reports(dicom_slide: Path, finished_map: Path, folder: Path) -> None:
-    common = ("--threshold", 0.5, "--overwrite", "--out", folder / "report")
-    command = ("report", finished_map.parent, "--slides", dicom_slide.parent, *common)
-    Campaign("reports", command, folder, lambda: files(folder)).run(afresh=False)
-
-
-def test_trainings(tmp_path: Path, folder: Path) -> None:
-    """Models load or are refused, the checkpoint loads, and the run ends in the same bytes."""
-    data = patches.write(tmp_path / "pcam", patches.make(120))
-    load_data(data, validation=tiny().validation)  # builds the cache
-    settings = training_runs.write_settings(
-        tmp_path / "settings.yaml",
-        **{"epochs": EPOCHS, "augment": TrainConfig().augment.model_dump(), "mixup": 0.2},
-        **{"batch": 32, "micro_batch": 8, "dropout": 0.2, "checkpoint_minutes": 1e-9},
-    )
-    out = folder / "run"
-    command = ("train", "--data", data, "--config", settings, "--out", out, "--threads", 1)
-    Campaign("trainings", (*command, "--resume"), folder, lambda: trained(out)).run(afresh=True)
-
-
-def trained(out: Path) -> Contents:
-    """The models and scores of a run whose checkpoint says that it has ended."""
-    models = [out / name for name in ("best.safetensors", "last.safetensors")]
-    for path in models:
-        with suppress(ModelError):  # not there yet, or weights and card are of two epochs
-            model.load(str(path))
-    if not (out / "checkpoint.safetensors").exists():
-        return {}
-    _, numbers = checkpoint.load(out / "checkpoint.safetensors")
-    if len(numbers["progress"]["history"]) < EPOCHS:
-        return {}
-    found = {path.name: path.read_bytes() for path in models}
-    found |= {f"{path.stem}.json": path.with_suffix(".json").read_bytes() for path in models}
-    scores = str(training_runs.scores(out)) + (out / "steps.csv").read_text()
-    return found | {"scores": scores.encode()}
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", NAMES if FULL else ("train", "report"))
+def test_interruptions(name: str, how: signal.Signals, inputs: Inputs, folder: Path) -> None:
+    Campaign(name, cases.case(name, inputs), folder).run(how)

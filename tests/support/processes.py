@@ -10,13 +10,15 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+Prepare = Callable[[], None]
 
 BLOCK_CELLS = 32
 PRELOADED = [
@@ -58,31 +60,40 @@ def slidescan(
     block_cells: int = BLOCK_CELLS,
     most_bytes: int | None = None,
     world: int = 1,
+    prepare: Prepare | None = None,
 ) -> int:
     """Run the command line; returns the exit code, negative for a signal. Output goes to `log`.
 
     `most_bytes` is the size that no file may pass, which looks like a full disk. A training runs in
-    `world` processes, started as torchrun starts them.
+    `world` processes, started as torchrun starts them. `prepare`, a function of a module of
+    tests/support, is called in the process first.
     """
-    arguments = tuple(map(str, arguments))
-    process = _forkserver().Process(
-        target=_run, args=(arguments, log, strike, block_cells, most_bytes, world)
-    )
-    process.start()
+    process = _started(arguments, log, strike, block_cells, most_bytes, world, prepare)
     process.join()
     assert process.exitcode is not None
-    return process.exitcode
+    return int(process.exitcode)
 
 
-def kill(*arguments: object, log: Path, after_s: float, block_cells: int = BLOCK_CELLS) -> bool:
-    """Run the command line and kill it after some time; returns whether it was still running."""
-    arguments = tuple(map(str, arguments))
-    process = _forkserver().Process(target=_run, args=(arguments, log, None, block_cells, None, 1))
-    process.start()
+def stop(
+    *arguments: object,
+    log: Path,
+    after_s: float,
+    how: signal.Signals = signal.SIGKILL,
+    prepare: Prepare | None = None,
+) -> int:
+    """Run the command line and send it a signal after some time; returns the exit code."""
+    process = _started(arguments, log, None, BLOCK_CELLS, None, 1, prepare)
     process.join(after_s)
-    process.kill()
+    if process.exitcode is None:
+        os.kill(process.pid, how)
     process.join()
-    return bool(process.exitcode == -signal.SIGKILL)
+    return int(process.exitcode)
+
+
+def _started(arguments: Sequence[object], *more: object) -> Any:
+    process = _forkserver().Process(target=_run, args=(tuple(map(str, arguments)), *more))
+    process.start()
+    return process
 
 
 def _run(
@@ -92,6 +103,7 @@ def _run(
     block_cells: int,
     most_bytes: int | None,
     world: int,
+    prepare: Prepare | None,
 ) -> None:
     from slidescan_train.runs.run_folder import RunFolder
 
@@ -110,6 +122,8 @@ def _run(
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    if prepare:
+        prepare()
     if world > 1:
         _launch(arguments, world)
     else:

@@ -219,7 +219,7 @@ def _build(path: Path, listing: Listing, progress: Progress | None, say: Say) ->
             entries = reading.copy_all(listing.pieces(), beside, offset, progress)
         index = _index(listing, entries)
         with replacing(path.with_suffix(".json")) as beside:
-            beside.write_text(index.model_dump_json())
+            beside.write_text(index.model_dump_json(), encoding="utf-8")
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
     return _cached(path, stored, np.arange(len(listing)), index)
 

@@ -63,7 +63,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         with replacing(self.out / CONFIG) as beside:
             settings = self.config.model_dump(mode="json")
-            beside.write_text(yaml.safe_dump(settings, sort_keys=False))
+            beside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         write_split(self.out / SPLIT, self.data)
         self._rewind()
         self._events = Events(self.out, purge_step=self.learner.steps + 1)
