@@ -38,6 +38,8 @@ from slidescan.scanning.session import Session
 from slidescan.tools.atomic_files import check_folder, writing
 from slidescan.tools.leases import AnyLeases, leases_in
 from slidescan.tools.urls import Place, Url, is_there
+from slidescan.tools.atomic_files import check_folder, remove_unheld_lock, writing
+from slidescan.tools.leases import Leases
 
 LEASES = ".slidescan"
 """The folder of the leases, in that of the maps, while processes work there."""
@@ -175,6 +177,7 @@ class Cohort:
                     self._pass(again, leases, sort)
         finally:
             self.manifest.flush()
+        remove_unheld_lock(self.manifest.path)
         return busy + locked
 
     def give_up(self, task: Task, reason: str) -> Outcome:
@@ -265,6 +268,7 @@ class Cohort:
         return session.is_finished(task.entry.slide, target)
 
     def _kept(self, task: Task) -> Outcome:
+        remove_unheld_lock(self.folder / task.map_name)
         if not task.recorded:
             self._record(task)
         return Outcome(task, "kept")

@@ -147,3 +147,10 @@ def release(held: FileLock) -> None:
     with suppress(OSError):  # Windows removes it on release
         os.unlink(held.lock_file)
     held.release()
+
+
+def remove_unheld_lock(path: Path) -> None:
+    """Delete the lock file beside `path` that a killed process left, if nobody holds it."""
+    if path.with_name(f".{path.name}.lock").exists():
+        with suppress(WriteError):
+            release(lock(path))

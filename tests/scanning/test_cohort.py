@@ -105,6 +105,15 @@ def test_a_second_run_scans_nothing(
     assert rows(alone) == before
 
 
+def test_locks_that_nobody_holds_are_removed(copied: Path, archive: Path, tiny_model: Path) -> None:
+    for name in ("manifest.csv", "s1.zarr"):
+        (copied / f".{name}.lock").touch()
+    held = lock(copied / "s2.zarr")
+    ran("heatmap", archive, "--out", copied, "--model", tiny_model, *TORCH)
+    assert [path.name for path in copied.glob(".*")] == [".s2.zarr.lock"]
+    release(held)
+
+
 @posix
 def test_two_processes_share_the_slides(
     archive: Path, alone: Path, tiny_model: Path, tmp_path: Path
