@@ -1,6 +1,7 @@
 # make demo: set up and scan a real slide. make test: set up and run the tests but the slow ones.
-# make slow: the slow tests. make faults: damage and kills in full, for hours. make audit: known
-# vulnerabilities of the pinned versions. make check: lint, formatting, types, import contracts.
+# make slow: the slow tests. make faults: damage, kills and fuzzing in full, for hours. make audit: known
+# vulnerabilities of the pinned versions. make lock, make hashes: write and check constraints-hashed.txt.
+# make check: lint, formatting, types, import contracts.
 # make image: build the container's image from the wheel; it needs docker.
 # make page: build the viewer's page. It needs npm; the others do without.
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SLIDE := demo/CMU-1-Small-Region.svs
 
-.PHONY: demo test slow faults audit check image page clean
+.PHONY: demo test slow faults audit lock hashes check image page clean
 
 demo: $(VENV)/.demo $(SLIDE)
 	$(BIN)/slidescan heatmap $(SLIDE) --out demo/map.zarr
@@ -24,17 +25,35 @@ test: $(VENV)/.test
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
-# Thousands of mutated slides and hundreds of kills; -s shows how they ended. `make slow` has a short form.
+# Mutated slides, kills of each command and hostile files of each parser; -s shows how they ended.
+# `make slow` and `make test` have a short form.
 MUTATIONS ?= 2000
 KILLS ?= 200
+FUZZ ?= 20000
 faults: $(VENV)/.test
-	SLIDESCAN_MUTATIONS=$(MUTATIONS) SLIDESCAN_KILLS=$(KILLS) $(BIN)/python -m pytest -s -m slow tests/faults
+	SLIDESCAN_MUTATIONS=$(MUTATIONS) SLIDESCAN_KILLS=$(KILLS) SLIDESCAN_FUZZ=$(FUZZ) \
+		$(BIN)/python -m pytest -s -m "slow or not slow" tests/faults
 
 # Known vulnerabilities of the pinned versions; asks PyPI, so it is no part of .ci/run.
 audit:
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(VENV)-audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
+
+# After a change of constraints.txt. uv knows the files of all systems and Python versions.
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	{ sed -n '/^#/p;/^[^#]/q' constraints-hashed.txt; grep '^[^#]' constraints.txt | grep -v '^torch==' | \
+		$(VENV)-lock/bin/uv pip compile --quiet --generate-hashes --no-deps --universal \
+		--python-version 3.11 --no-annotate --no-header -; } > constraints-hashed.new
+	mv constraints-hashed.new constraints-hashed.txt
+
+# Downloads a gigabyte: that nothing is missing, and that the files are those of the hashes.
+hashes: lock
+	git diff --exit-code constraints-hashed.txt
+	$(VENV)-lock/bin/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+		-r constraints-hashed.txt --dest $(VENV)-lock/files
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

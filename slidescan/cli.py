@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from slidescan.errors import SlidescanError
+from slidescan.errors import OUT_OF_MEMORY, SlidescanError, lacks_memory
+from slidescan.tools.regular_files import TOO_MANY_FILES
 
 COMMANDS = {
     name: f"{package}.commands.{name.replace('-', '_')}"
@@ -102,6 +103,17 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException("interrupted") from error
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            raise click.ClickException(OUT_OF_MEMORY) from error
+        except OSError as error:
+            if error.errno not in TOO_MANY_FILES:
+                raise
+            raise click.ClickException(
+                f"{error.strerror}; raise the limit, e.g. ulimit -n 4096, and run the same command "
+                "again"
+            ) from error
 
 
 def _open_standard_streams() -> None:

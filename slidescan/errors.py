@@ -115,3 +115,23 @@ def _line(found: ErrorDetails) -> str:
 def _key(path: tuple[int | str, ...]) -> str:
     """The key as a user spells it, without the architecture that pydantic tried."""
     return ".".join(str(part) for part in path if not str(part).startswith("arch=")) or "file"
+
+
+OUT_OF_MEMORY = (
+    "out of memory; free some, or use fewer --threads, and run the same command again: what was "
+    "finished stays"
+)
+
+_LACKS = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "start new thread")
+"""In the messages of torch, OpenVINO and CPython's threads."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, which damages no file.
+
+    >>> lacks_memory(RuntimeError("can't start new thread")), lacks_memory(ValueError("memory"))
+    (True, False)
+    """
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in _LACKS)
+    return isinstance(error, MemoryError)

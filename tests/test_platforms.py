@@ -88,7 +88,8 @@ def _is_guard(node: ast.AST) -> bool:
     """A function or an `if` that asks for the system, or a `try` that expects it to be missing."""
     if isinstance(node, ast.Try):
         caught = {ast.unparse(each.type) for each in node.handlers if each.type}
-        return any("ImportError" in each or "AttributeError" in each for each in caught)
+        expected = ("ImportError", "ModuleNotFoundError", "AttributeError")
+        return any(name in each for each in caught for name in expected)
     if isinstance(node, ast.FunctionDef):
         return any(
             isinstance(each, ast.If | ast.IfExp) and _asks(each.test) for each in ast.walk(node)

@@ -24,7 +24,7 @@ from zarr.abc.store import ByteRequest
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from slidescan.errors import MapError
+from slidescan.errors import OUT_OF_MEMORY, MapError, lacks_memory
 from slidescan.geometry import Box
 from slidescan.maps.ngff import halved, multiscales, omero, shapes, touched
 from slidescan.maps.shards import shards_of
@@ -86,6 +86,8 @@ class Arrays:
         except Exception as error:  # zarr and each of its decoders raise errors of their own
             if found := self._shards.trouble(error):
                 raise found from error
+            if lacks_memory(error):  # not damage, or a finished map would be scanned again
+                raise MapError(f"{self.path}: {what} cannot be read: {OUT_OF_MEMORY}") from error
             raise DamageError(
                 f"{self.path}: {what} is damaged; run the scan again, "
                 "with --overwrite if that does not repair it"

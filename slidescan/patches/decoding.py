@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from slidescan.geometry import PATCH_PX
-from slidescan.tools.regular_files import MB, read_regular
+from slidescan.tools.regular_files import MB, TOO_MANY_FILES, read_regular
 
 SHAPE = (PATCH_PX, PATCH_PX, 3)
 IMAGES = (".tif", ".tiff", ".png", ".webp", ".jpg", ".jpeg", ".bmp")
@@ -48,6 +48,8 @@ def read_patch(path: str | Path) -> Patch | Bad:
     except FileNotFoundError:
         return Bad("no such file")
     except OSError as error:
+        if error.errno in TOO_MANY_FILES:  # says nothing of this one
+            raise
         return Bad(f"cannot be read: {told(error)}")
 
 
@@ -58,6 +60,8 @@ def decode(content: bytes) -> Patch | Bad:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return _bad(image) or _rgb(image)
+    except MemoryError:  # the size was checked, so it is not the image's fault
+        raise
     # Pillow's decoders raise many kinds of errors for damaged files.
     except Exception as error:
         return Bad(f"not a readable image: {told(error)}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal
 
-from slidescan.errors import BusyError, SlidescanError
+from slidescan.errors import OUT_OF_MEMORY, BusyError, SlidescanError, lacks_memory
 from slidescan.maps.record import find_record
 from slidescan.protocols import Bar
 from slidescan.scanning.listing import Entry, name_maps
@@ -231,7 +231,8 @@ class Cohort:
             outcome = self._failed(task, str(error))
         except Exception as error:  # a bug in one slide must not stop the others
             self._log(task)
-            outcome = self._failed(task, f"{type(error).__name__}: {error}; see {LOG}")
+            why = OUT_OF_MEMORY if lacks_memory(error) else f"{type(error).__name__}: {error}"
+            outcome = self._failed(task, f"{why}; see {LOG}")
         finally:
             leases.release(task.map_name)
         return outcome

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from slidescan.errors import BusyError, WriteError
 from slidescan.tools.urls import Url
+from slidescan.tools.regular_files import TOO_MANY_FILES
 from slidescan.tools.temporary_files import temporary_file, temporary_folder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,9 +30,10 @@ def writing(path: Path | Url) -> Iterator[None]:
                 f"{path}: disk full ({reason}); what was finished stays, make room and "
                 "run the same command again"
             ) from error
-        raise WriteError(
-            f"{path}: cannot be written ({reason}); check the permissions or choose another --out"
-        ) from error
+        remedy = "check the permissions or choose another --out"
+        if error.errno in TOO_MANY_FILES:
+            remedy = "raise the limit, e.g. ulimit -n 4096, and run the same command again"
+        raise WriteError(f"{path}: cannot be written ({reason}); {remedy}") from error
 
 
 def check_folder(path: Path) -> None:

@@ -19,6 +19,8 @@ MB = 2**20
 MOST_TEXT = 256 * MB
 """Of a table or a list: five million rows of Kaggle's."""
 
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+"""Errors of a process or machine that has no handle left."""
 
 _BINARY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """O_NONBLOCK: opening a pipe without a writer would wait. Windows has no such pipes."""
@@ -70,14 +72,15 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
     Raises OSError where it cannot be read, is no regular file or has more than `most_bytes`.
     """
     with open_regular(path) as file:
-        _check_size(file, most_bytes)
-        return file.read(most_bytes)
+        # `read(most_bytes)` would ask for memory for all of them.
+        return file.read(_check_size(file, most_bytes))
 
 
-def _check_size(file: BinaryIO, most_bytes: int) -> None:
+def _check_size(file: BinaryIO, most_bytes: int) -> int:
     size = os.fstat(file.fileno()).st_size
     if size > most_bytes:
         raise OSError(
             errno.EFBIG,
             f"has {size:,} bytes; at most {most_bytes:,} are read of a file of this kind",
         )
+    return size

@@ -22,7 +22,7 @@ from slidescan.geometry import PATCH_PX
 from slidescan.patches.decoding import MOST_BYTES, SHAPE, Bad, decode, told
 from slidescan.patches.hdf5_files import Dataset, open_dataset
 from slidescan.tools.hardware import cores
-from slidescan.tools.regular_files import read_regular
+from slidescan.tools.regular_files import TOO_MANY_FILES, read_regular
 from slidescan.tools.worker_processes import obey_parent, sigint_blocked
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
@@ -104,6 +104,8 @@ def read_image(path: str) -> NDArray[np.uint8] | Bad:
     try:
         content = read_regular(path, MOST_BYTES)
     except OSError as error:
+        if error.errno in TOO_MANY_FILES:
+            raise
         return Bad(f"cannot be read: {told(error)}")
     plain = _plain(content, _stem(path))
     return decode(content) if plain is None else plain
