@@ -131,7 +131,7 @@ def read_list(path: Path) -> list[Entry]:
 
 def _entry(path: Path, number: int, names: list[str], cells: list[str]) -> Entry:
     row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
-    if not row[SLIDE]:
+    if not row.get(SLIDE):  # a short row may end before the column
         raise ConfigError(f"{path}: row {number} names no slide; fill its column slide")
     slide = place_of(row[SLIDE])
     if isinstance(slide, Path):

@@ -246,6 +246,7 @@ FOUND = [
     ("run", b"epochs: 3\n2026-01-01: 1\n"),
     ("run", b"epochs: 3\nplan: {arch: 3}\n"),
     ("slides", b"\xff" * 400 + b"\n"),
+    ("slides", b"name,slide\nshort\n"),
     ("journal", b"# slidescan predict " + b"[" * 3000 + b"\n0,0.25\n"),
 ]
 """Files that were a traceback or a line of thousands of characters once."""

@@ -5,17 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
 import slides
 from commands import ran
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from maps import read
 from numpy.typing import NDArray
 
+import slidescan
 from slidescan.engines import engine_pool
 from slidescan.maps import layout, ngff
+from slidescan.maps.store import Heatmap
 from slidescan.protocols import BATCH
 from slidescan.scanning import pipeline
 from slidescan.slides.plane import Plane
@@ -100,6 +109,71 @@ def test_the_size_of_tiles_changes_the_last_digits_at_most(
         found.append(scan(slide, tmp_path / f"{tile_px}.zarr", tiny_model, engine))
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_cells")
+def test_a_scan_in_any_parts_by_any_threads_is_the_same_bits(
+    slide: Path, tiny_model: Path, tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part has its own threads and lanes, and is stopped as it writes a block."""
+    monkeypatch.setattr(pipeline, "TILE_PX", 64)
+    whole = scan(slide, tmp_path / "whole.zarr", tiny_model, engine).tobytes()
+
+    @settings(max_examples=4, derandomize=True)
+    @given(parts=st.lists(PART, min_size=1, max_size=2), last=PART)
+    def each(parts: list[Part], last: Part) -> None:
+        with TemporaryDirectory(dir=tmp_path) as folder:
+            out = Path(folder, "map.zarr")
+            for part in parts:
+                with stopped_after(part.blocks), suppress(KeyboardInterrupt):
+                    part.scan(slide, out, tiny_model, engine)
+            last.scan(slide, out, tiny_model, engine)
+            assert read(out).tobytes() == whole
+
+    each()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of a scan: how it divides its work, and after how many blocks it stops."""
+
+    threads: int
+    lanes: int
+    cache: bool
+    blocks: int
+
+    def scan(self, slide: Path, out: Path, model: Path, engine: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine_pool, "CPU_LANES", self.lanes)
+            slidescan.scan(
+                slide,
+                out,
+                model,
+                engine=engine,  # type: ignore[arg-type]
+                threads=self.threads,
+                cache=self.cache,
+                tissue_mask=False,
+            )
+
+
+PART = st.builds(
+    Part, st.integers(1, 4), st.integers(1, 3), cache=st.booleans(), blocks=st.integers(0, 5)
+)
+
+
+@contextmanager
+def stopped_after(blocks: int) -> Iterator[None]:
+    real, written = Heatmap.write, count()
+
+    def write(self: Heatmap, *arguments: Any) -> None:
+        if next(written) >= blocks:
+            raise KeyboardInterrupt
+        real(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Heatmap, "write", write)
+        yield
 
 
 def test_the_number_of_patches_in_a_batch_is_fixed() -> None:
