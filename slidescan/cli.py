@@ -103,7 +103,7 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException("interrupted") from error
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, ImportError) as error:
             if not lacks_memory(error):
                 raise
             raise click.ClickException(OUT_OF_MEMORY) from error

@@ -122,8 +122,11 @@ OUT_OF_MEMORY = (
     "finished stays"
 )
 
-_LACKS = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "start new thread")
-"""In the messages of torch, OpenVINO and CPython's threads."""
+_LACKS = (
+    *("allocate memory", "bad_alloc", "bad allocation", "out of memory", "start new thread"),
+    *("could not create a primitive", "failed to map segment"),
+)
+"""In the messages of torch, OpenVINO, oneDNN, CPython's threads and the loader of libraries."""
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -132,6 +135,6 @@ def lacks_memory(error: BaseException) -> bool:
     >>> lacks_memory(RuntimeError("can't start new thread")), lacks_memory(ValueError("memory"))
     (True, False)
     """
-    if isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError | ImportError):
         return any(words in str(error) for words in _LACKS)
     return isinstance(error, MemoryError)

@@ -32,6 +32,7 @@ def finished(tmp_path: Path) -> Path:
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
+        ImportError("libpng.so: failed to map segment from shared object"),
     ],
 )
 def test_too_little_memory_damages_no_map(

@@ -200,7 +200,7 @@ def _cohort(folder: Path) -> Contents:
     rows = read_manifest(folder / "maps" / "manifest.csv")
     done = {name for name, row in rows.items() if row["state"] == "done"}
     assert done <= found.keys()
-    assert {row["state"] for row in rows.values()} <= {"done", "waiting"}
+    assert {row["state"] for row in rows.values()} <= {"done", "waiting", "failed"}
     return found | {f"row of {name}": b"" for name in done}
 
 
@@ -215,7 +215,7 @@ def files(folder: Path) -> Contents:
                 {str(file.relative_to(path)): file.read_bytes() for file in inside}
             )
         elif path.is_file() and ".zarr" not in name:
-            found[name] = _without_moments(path)
+            found[name] = _without_moments(path).replace(str(folder).encode(), b"")
     return found
 
 
@@ -246,6 +246,8 @@ def _trained(folder: Path) -> Contents:
     if len(numbers["progress"]["history"]) < EPOCHS:
         return {}
     found = {path.name: path.read_bytes() for path in models}
-    found |= {f"{path.stem}.json": path.with_suffix(".json").read_bytes() for path in models}
+    for path in models:  # its card, which has the command line
+        card = path.with_suffix(".json").read_bytes()
+        found[f"{path.stem}.json"] = card.replace(str(folder).encode(), b"")
     scores = str(training_runs.scores(out)) + (out / "steps.csv").read_text()
     return found | {"scores": scores.encode()}
