@@ -49,6 +49,8 @@ class Leases:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._leases: dict[str, SoftFileLease] = {}
+        self._empty: dict[tuple[str, int], float] = {}
+        """When this process first saw a lease without content, by its name and time."""
 
     def __enter__(self) -> Self:
         """Create the folder."""
@@ -79,6 +81,9 @@ class Leases:
                 timeout=0,
                 thread_local=False,
             )
+        return self._acquired(lease) or (self._dropped_empty(name) and self._acquired(lease))
+
+    def _acquired(self, lease: SoftFileLease) -> bool:
         with writing(self.folder), suppress(Timeout, LeaseSettingsMismatch):
             try:
                 lease.acquire()
@@ -86,6 +91,20 @@ class Leases:
                 self._make_folder()
                 lease.acquire()
             return True
+        return False
+
+    def _dropped_empty(self, name: str) -> bool:
+        """Delete a lease that has been without content for `DURATION_S`; whether there was one.
+
+        A power failure may take what a lease says. filelock would wait for its holder for ever.
+        """
+        path = self._path(name)
+        with suppress(OSError):
+            found = path.stat()
+            seen = self._empty.setdefault((name, found.st_mtime_ns), time.monotonic())
+            if found.st_size == 0 and time.monotonic() - seen >= DURATION_S:
+                path.unlink()
+                return True
         return False
 
     def release(self, name: str) -> None:

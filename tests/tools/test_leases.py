@@ -51,6 +51,18 @@ def test_a_holder_that_died_is_succeeded_at_once(folder: Path) -> None:
         assert mine.claim("a")
 
 
+def test_a_lease_that_lost_its_content_is_succeeded_after_a_while(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a power failure leaves it."""
+    monkeypatch.setattr(leases, "DURATION_S", 0.3)
+    with Leases(folder) as mine:
+        (folder / "a.lease").touch()
+        assert not mine.claim("a")
+        assert mine.wait(["a"], poll_s=0.05) == []
+        assert mine.claim("a")
+
+
 def test_what_a_process_left_that_died_taking_a_lease_goes_with_the_last(folder: Path) -> None:
     with Leases(folder):
         (folder / f"a.lease.break.31015.{'4a' * 16}").touch()
