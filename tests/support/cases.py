@@ -149,7 +149,7 @@ def case(name: str, inputs: Inputs) -> Case:
                 *("report", inputs.map.parent, "--slides", inputs.dicom.parent),
                 *("--threshold", 0.5, "--overwrite", "--out", folder / "report"),
             ),
-            files,
+            _reported,
             afresh=False,
         ),
         "train": Case(
@@ -204,7 +204,16 @@ def _cohort(folder: Path) -> Contents:
     return found | {f"row of {name}": b"" for name in done}
 
 
-def files(folder: Path) -> Contents:
+def _reported(folder: Path) -> Contents:
+    """The pages; not an index that says which maps failed."""
+    return {
+        name: page
+        for name, page in files(folder).items()
+        if b"maps failed and are not listed" not in page
+    }
+
+
+def files(folder: Path) -> dict[str, bytes]:
     """What is not hidden: files, and folders in the format of zarr as one."""
     found = {}
     for path in sorted(folder.rglob("[!.]*")):
