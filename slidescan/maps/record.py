@@ -109,7 +109,6 @@ def read_level_count(path: Place) -> int:
     """How many levels a map has by its NGFF metadata; 1 where that cannot be read."""
     try:
         attributes = json.loads(_read_root(path))["attributes"]
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
         (image,) = attributes["ome"]["multiscales"]
         return max(1, len(image["datasets"]))
     except (OSError, ValueError, LookupError, TypeError):

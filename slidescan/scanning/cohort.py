@@ -35,11 +35,9 @@ from slidescan.scanning.manifest import (
 from slidescan.scanning.pace import IN_PROGRESS, Pace
 from slidescan.scanning.provenance import now
 from slidescan.scanning.session import Session
-from slidescan.tools.atomic_files import check_folder, writing
+from slidescan.tools.atomic_files import check_folder, remove_unheld_lock, writing
 from slidescan.tools.leases import AnyLeases, leases_in
 from slidescan.tools.urls import Place, Url, is_there
-from slidescan.tools.atomic_files import check_folder, remove_unheld_lock, writing
-from slidescan.tools.leases import Leases
 
 LEASES = ".slidescan"
 """The folder of the leases, in that of the maps, while processes work there."""
@@ -310,14 +308,11 @@ class Cohort:
             with suppress(SlidescanError):
                 edit(log, lambda before: (before or b"") + text.encode("utf-8", "backslashreplace"))
             return
-        with suppress(OSError), log.open("a", errors="backslashreplace") as file:
-            file.write(text)
-        log = self.folder / LOG
         with (
             suppress(OSError),
             log.open("a", encoding="utf-8", errors="backslashreplace") as file,
         ):
-            file.write(f"{now()} {task.entry.slide}\n{traceback.format_exc()}\n")
+            file.write(text)
 
 
 class Stopped(BaseException):

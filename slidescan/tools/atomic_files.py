@@ -11,9 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from slidescan.errors import BusyError, WriteError
-from slidescan.tools.urls import Url
 from slidescan.tools.regular_files import TOO_MANY_FILES
 from slidescan.tools.temporary_files import temporary_file, temporary_folder
+from slidescan.tools.urls import Url
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -151,8 +151,8 @@ def release(held: FileLock) -> None:
     held.release()
 
 
-def remove_unheld_lock(path: Path) -> None:
+def remove_unheld_lock(path: Path | Url) -> None:
     """Delete the lock file beside `path` that a killed process left, if nobody holds it."""
-    if path.with_name(f".{path.name}.lock").exists():
+    if isinstance(path, Path) and path.with_name(f".{path.name}.lock").exists():
         with suppress(WriteError):
             release(lock(path))
