@@ -215,7 +215,7 @@ class _Entry:
 
     def _recorded(self) -> Source | None:
         try:
-            found = json.loads(self._source.read_text())
+            found = json.loads(self._source.read_text(encoding="utf-8"))
             return Source(int(found["bytes"]), str(found["tag"]))
         except (OSError, ValueError, LookupError, TypeError):
             return None
@@ -227,7 +227,7 @@ class _Entry:
             self._part.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
             with replacing(self._source) as beside:
-                beside.write_text(json.dumps(source.record(self.url)))
+                beside.write_text(json.dumps(source.record(self.url)), encoding="utf-8")
 
     def _go_on(self, source: Source, bar: OpenBar) -> None:
         """Fetch the bytes that are missing, over cut connections, and check their number."""

@@ -211,8 +211,15 @@ class Child:
 
 def processor_seconds(pid: int) -> float:
     """The time that a process has used; 0 where the system does not tell, as outside Linux."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return 0.0
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
