@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 ROOT = "zarr.json"
 
+MARK = ".slidescan-unfinished"
+"""An object that says that what lies here without a root is slidescan's: a map that was being made
+or deleted by a process that ended. It is there only meanwhile."""
+
 
 class Remote:
     """Keeps a map at an address; fulfils `places.Keeping`."""
@@ -49,7 +53,8 @@ class Remote:
             raise MapError(f"{self.url}: a web server takes no maps; name a folder or a bucket")
         if not self.url.path:
             raise MapError(f"{self.url}: is a whole bucket; name the map in it, NAME.zarr")
-        if find_record(self.url) is None and self._objects(self.url):
+        objects = [] if find_record(self.url) is not None else self._objects(self.url)
+        if objects and f"{self.url.path}/{MARK}" not in objects:
             raise MapError(f"{self.url}: not a slidescan map, so left alone; choose another --out")
 
     @contextmanager
@@ -93,14 +98,17 @@ class Remote:
         """
         record = new_record(blank)
         self.check_target()
-        if find_record(self.url) is not None:
-            if not overwrite:
-                raise MapError(f"{self.url}: exists; pass --overwrite or choose another --out")
+        if find_record(self.url) is not None and not overwrite:
+            raise MapError(f"{self.url}: exists; pass --overwrite or choose another --out")
+        if self._objects(self.url):
             self._clear(self.url)
+        mark = f"{self.url.path}/{MARK}"
+        self._bucket.put(mark, b"")
         objects = laid(encodable(name or self.url.stem), record, blank["mask"])
         root = objects.pop(ROOT)
         put_all(self._bucket, {f"{self.url.path}/{key}": each for key, each in objects.items()})
         self._bucket.put(f"{self.url.path}/{ROOT}", root)
+        self._bucket.delete(mark)
 
     def swap(self) -> None:
         """Copy the successor to the place of the map, and delete it. Raises RemoteError."""
@@ -122,8 +130,11 @@ class Remote:
 
     def _clear(self, url: Url) -> None:
         """Delete a map, its root's metadata first: a part of a map is none."""
+        mark = f"{url.path}/{MARK}"
+        self._bucket.put(mark, b"")
         self._bucket.delete(f"{url.path}/{ROOT}")
-        self._bucket.delete(*self._objects(url))
+        self._bucket.delete(*(key for key in self._objects(url) if key != mark))
+        self._bucket.delete(mark)
 
 
 def _is_complete(url: Url) -> bool:
