@@ -110,7 +110,7 @@ def test_killed_and_resumed_is_uninterrupted(
 def test_killed_twice(scan: Scan, uninterrupted: dict[str, bytes]) -> None:
     assert scan.run(Strike(WRITE, 3)) == -signal.SIGKILL
     # Between the shard's data and its bookkeeping.
-    assert scan.run(Strike("slidescan.maps.layout:sync", 2)) == -signal.SIGKILL
+    assert scan.run(Strike("slidescan.maps.shards:sync", 2)) == -signal.SIGKILL
     assert 2 <= scan.blocks_done() <= 4
     assert scan.run() == 0, scan.log.read_text()
     assert scan.contents() == uninterrupted

@@ -25,8 +25,23 @@ def guard(event: str, args: tuple[Any, ...]) -> None:
         return
     if event == "socket.__new__" and args[1] == 1:
         return  # AF_UNIX: asyncio's own pair, inside the process
+    if event in ("socket.__new__", "socket.bind") and _looks_for_ipv6():
+        return
     heard.append(f"{event} {args}")
     raise PermissionError(f"the network: {event} {args}")
+
+
+def _looks_for_ipv6() -> bool:
+    """Whether urllib3 is being imported, which binds a socket to ::1 and closes it again.
+
+    Libraries of the evaluation and the training import it where it is installed, as moto has it.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        if frame.f_code.co_name == "_has_ipv6":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def report() -> None:
