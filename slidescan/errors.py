@@ -81,6 +81,10 @@ class BusyError(WriteError):
     """Another process is writing there."""
 
 
+class ClusterError(SlidescanError):
+    """The scheduler or a worker of a cluster cannot be used; ends the whole command."""
+
+
 class DataError(SlidescanError):
     """Training patches or their labels are missing or contradict each other."""
 

@@ -27,6 +27,7 @@ from slidescan.errors import ConfigError, SlidescanError
 from slidescan.tools.urls import Place
 
 if TYPE_CHECKING:
+    from slidescan.scanning.cohort import Scanner
     from slidescan.scanning.options import Options
 
 
@@ -95,9 +96,15 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option(
     "--jobs",
     type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
-    help="Processes to scan with, which share the processors; for many slides.",
+    help="Processes to scan with, which share the processors; for many slides. [default: 1, with "
+    "--scheduler local one for each processor]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS|FILE|local",
+    help="Scan by the workers of a Dask cluster: the address of its scheduler, the JSON file that "
+    "the scheduler wrote, or local for processes of this machine. Slides and maps must be at the "
+    "same paths everywhere.",
 )
 @click.option(
     "--shard",
@@ -165,6 +172,7 @@ def command(
       slidescan heatmap slides/ --precision auto --out maps
       slidescan heatmap slides/*.tif --shard 1/2 --out maps
       slidescan heatmap slides/ --dry-run --out maps
+      slidescan heatmap slides/ --scheduler local --out maps
     """
     single = out.suffix == ".zarr"
     check_map_name(out)
@@ -175,11 +183,12 @@ def command(
             )
         check_slide(slides[0])  # of many, each is attempted
     check_models(models)
+    batch = {name: options.pop(name) for name in ("jobs", "shard", "retry")}
+    dry_run, scheduler = options.pop("dry_run"), options.pop("scheduler")
+    _check_scheduler(scheduler, batch["jobs"], dry_run, (*slides, out))
 
     from slidescan.scanning.options import Options
 
-    batch = {name: options.pop(name) for name in ("jobs", "shard", "retry")}
-    dry_run = options.pop("dry_run")
     printer = Printer(options.pop("log_format"), options.pop("quiet"))
     options["device"] = options["device"] or "auto"
     chosen = Options(models=models, **options)
@@ -188,9 +197,10 @@ def command(
             if dry_run:
                 _plan(slides, out, chosen, printer, batch["shard"], batch["retry"])
             elif single:
-                _scan(slides[0], out, chosen, printer)
+                with _scanner(scheduler, batch["jobs"], chosen, printer, out.parent) as scanner:
+                    _scan(slides[0], out, scanner, printer)
             else:
-                _scan_all(slides, out, chosen, printer, **batch)
+                _scan_all(slides, out, chosen, printer, scheduler, **batch)
     except KeyboardInterrupt as error:
         raise SlidescanError(
             "interrupted; finished blocks are kept, and the same command resumes the scan"
@@ -227,18 +237,50 @@ def _viewing(options: Options) -> list[str]:
     return [*mpp, *(word for source in options.models for word in ("--model", source))]
 
 
-def _scan(slide: Place, out: Place, options: Options, printer: Printer) -> None:
-    """Scan one slide into a map."""
-    from slidescan.scanning.session import Session
+def _check_scheduler(
+    scheduler: str | None, jobs: int | None, dry_run: bool, places: Sequence[Place]
+) -> None:
+    """Refuse what means nothing beside a scheduler."""
+    if scheduler and dry_run:
+        raise click.UsageError("--dry-run estimates for this machine; leave out --scheduler")
+    if scheduler not in (None, "local") and jobs:
+        raise click.UsageError(
+            "--jobs goes with --scheduler local; elsewhere the workers are those of the cluster"
+        )
+    if scheduler and not all(isinstance(place, Path) for place in places):
+        raise click.UsageError(
+            "--scheduler takes slides and maps in folders that all machines see, and no addresses"
+        )
 
-    session = Session(options, printer, command_line())
+
+@contextmanager
+def _scanner(
+    scheduler: str | None, jobs: int | None, options: Options, printer: Printer, folder: Place
+) -> Iterator[Scanner]:
+    """What scans: this process, or a cluster whose workers see the `folder` of the maps."""
+    if scheduler:
+        assert isinstance(folder, Path)
+        from slidescan.scanning.cluster.scanner import cluster_scanner
+
+        with cluster_scanner(
+            scheduler, jobs or 0, options, printer, command_line(), folder
+        ) as scanner:
+            yield scanner
+    else:
+        from slidescan.scanning.session import Session
+
+        yield Session(options, printer, command_line())
+
+
+def _scan(slide: Place, out: Place, scanner: Scanner, printer: Printer) -> None:
+    """Scan one slide into a map."""
     try:
-        summary = session.run(slide, out)
+        summary = scanner.run(slide, out)
     except SlidescanError as error:
         if printer.json:
-            printer.object(slide, out, "failed", reason=str(error), warnings=session.warnings)
+            printer.object(slide, out, "failed", reason=str(error), warnings=scanner.warnings)
         raise
-    printer.scanned(slide, out, summary, session.warnings)
+    printer.scanned(slide, out, summary, scanner.warnings)
 
 
 def _scan_all(
@@ -246,7 +288,8 @@ def _scan_all(
     folder: Place,
     options: Options,
     printer: Printer,
-    jobs: int,
+    scheduler: str | None,
+    jobs: int | None,
     shard: tuple[int, int],
     retry: str | None,
 ) -> None:
@@ -255,14 +298,17 @@ def _scan_all(
     from slidescan.scanning.jobs import Batch, run_batch
     from slidescan.scanning.listing import read_arguments
     from slidescan.scanning.provenance import now
-    from slidescan.scanning.session import Session
 
     since, entries = now(), read_arguments(slides)
-    session = Session(options, printer, command_line())  # what is wrong with it ends the command
-    prepare_folder(folder)
-    tasks = selected(enrol(entries, folder), shard, retry)
-    with BatchPrinter(tasks, folder, printer) as show:
-        busy = run_batch(Batch(folder, tasks, since), session, jobs, show)
+    if scheduler:
+        prepare_folder(folder)  # workers look for it
+    # What is wrong with the scanner ends the command.
+    with _scanner(scheduler, jobs, options, printer, folder) as scanner:
+        prepare_folder(folder)
+        tasks = selected(enrol(entries, folder), shard, retry)
+        with BatchPrinter(tasks, folder, printer) as show:
+            processes = 1 if scheduler else jobs or 1
+            busy = run_batch(Batch(folder, tasks, since), scanner, processes, show)
     show.finish(busy)
 
 

@@ -82,6 +82,30 @@ def _clear(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+class Lent:
+    """Stands for the lock of a map that another process holds while this one writes for it.
+
+    `started` is when the map was begun, by its record: the process that held the lock may be gone,
+    and a later one may have put another map in its place.
+    """
+
+    def __init__(self, folder: Path | None = None, started: str = "") -> None:
+        self._folder = folder
+        self._started = started
+
+    def release(self) -> None:
+        """Do nothing: the lock is another process's."""
+
+    def check(self) -> None:
+        """Raise MapError where the map is finished or another one by now."""
+        if self._folder is None:
+            return
+        record = find_record(self._folder) or {}
+        same = (record.get("provenance") or {}).get("started") == self._started
+        if not same or record.get("complete") is not False:
+            raise MapError(f"{self._folder}: another scan has taken its place; this one ends")
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[FileLock]:
     """Lock the map and remove what a killed writer left; the lock is kept unless the body fails.

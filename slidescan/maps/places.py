@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from slidescan.tools.object_leases import ObjectLease
 
-    Held: TypeAlias = FileLock | ObjectLease
+    Held: TypeAlias = FileLock | ObjectLease | creation.Lent
 
 
 class Keeping(Protocol):
@@ -104,10 +104,13 @@ class _Local:
     def locked(self) -> AbstractContextManager[FileLock]:
         return creation.locked(self._path)
 
-    def check(self, held: Held) -> None: ...  # the file system keeps it
+    def check(self, held: Held) -> None:
+        if isinstance(held, creation.Lent):  # the file system keeps the others
+            held.check()
 
     def release(self, held: Held) -> None:
-        release(held)  # type: ignore[arg-type]  # what `locked` gave
+        if not isinstance(held, creation.Lent):
+            release(held)  # type: ignore[arg-type]  # what `locked` gave
 
     def create(self, blank: Blank, overwrite: bool, name: str | None = None) -> None:
         creation.create(self._path, blank, overwrite, name)

@@ -16,8 +16,10 @@ decodes and its finite cells are those of the mask without the gaps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import numpy as np
@@ -26,10 +28,12 @@ from numpy.typing import NDArray
 from slidescan.errors import MapError, RemoteError
 from slidescan.geometry import Box, Grid
 from slidescan.maps.coverage import Coverage
+from slidescan.maps.creation import Lent
 from slidescan.maps.layout import Arrays, DamageError
 from slidescan.maps.ngff import halve, halved
 from slidescan.maps.places import keeping, resolved
 from slidescan.maps.record import Blank, find_record, read_record
+from slidescan.maps.replacement import successor
 from slidescan.tools.atomic_files import writing
 from slidescan.tools.settings_diff import JSON, differences, strict
 from slidescan.tools.urls import AnyPlace, Place
@@ -98,8 +102,26 @@ class Heatmap:
             return cls(place, held)
 
     @classmethod
+    def join(cls, path: Path, started: str, *, replaces: bool = False) -> Self:
+        """Open a map for writing blocks while another process holds its lock.
+
+        No two processes may write one block. `started` is that of the map's provenance, and
+        `replaces` that of the map as `resume_or_create` returned it. Raises MapError where there is
+        no such map any more.
+        """
+        path = path.resolve()
+        lent = Lent(successor(path) if replaces else path, started)
+        lent.check()
+        return cls(path, lent, replaces=replaces)
+
+    @classmethod
     def resume_or_create(
-        cls, path: AnyPlace, *, overwrite: bool = False, **blank: Unpack[Blank]
+        cls,
+        path: AnyPlace,
+        *,
+        overwrite: bool = False,
+        lent: bool = False,
+        **blank: Unpack[Blank],
     ) -> Self:
         """Create a map, or resume the one at `path` if grid, mpp, mask and settings are equal.
 
@@ -107,13 +129,15 @@ class Heatmap:
         incomplete. `overwrite` replaces a map that is complete or was made with other settings; an
         incomplete one with equal settings is resumed. A complete map stays in its place until
         `finish`, and what was scanned of the new one is resumed by the next call with `overwrite`.
+        `lent`: the lock is held by another process, for which this one works.
 
         Raises:
             MapError: the path is taken, or the map there was made with other settings.
             WriteError: as for `create`.
         """
         place = resolved(path)
-        with (kept := keeping(place)).locked() as held:
+        kept = keeping(place)
+        with nullcontext(Lent()) if lent else kept.locked() as held:
             if find_record(place) is None:
                 kept.create(blank, overwrite)
                 return cls(place, held)

@@ -5,7 +5,6 @@ Any number of processes may work on one folder. Each takes slides that no other 
 
 from __future__ import annotations
 
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +13,18 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Literal
+from typing import Literal, Protocol
 
-from slidescan.errors import OUT_OF_MEMORY, BusyError, SlidescanError, lacks_memory
+from slidescan.errors import (
+    OUT_OF_MEMORY,
+    BusyError,
+    ClusterError,
+    SlidescanError,
+    lacks_memory,
+)
 from slidescan.maps.record import find_record
-from slidescan.protocols import Bar
+from slidescan.protocols import Bar, Reporter
+from slidescan.scanning.filling import Turns
 from slidescan.scanning.listing import Entry, name_maps
 from slidescan.scanning.manifest import (
     DONE,
@@ -28,13 +34,14 @@ from slidescan.scanning.manifest import (
     WAITING,
     Manifest,
     Row,
-    describe,
     is_finished,
     read_manifest,
 )
-from slidescan.scanning.pace import IN_PROGRESS, Pace
+from slidescan.scanning.options import Options
+from slidescan.scanning.pace import Pace
 from slidescan.scanning.provenance import now
-from slidescan.scanning.session import Session
+from slidescan.scanning.session import Summary
+from slidescan.slides.staging import Stage
 from slidescan.tools.atomic_files import check_folder, remove_unheld_lock, writing
 from slidescan.tools.leases import AnyLeases, leases_in
 from slidescan.tools.urls import Place, Url, is_there
@@ -135,10 +142,37 @@ def selected(
     return [task for task in tasks[part - 1 :: parts] if state in (None, task.state)]
 
 
+class Scanner(Protocol):
+    """What scans slides: a `Session` in this process, or a cluster."""
+
+    options: Options
+    warnings: list[str]
+    """of the last slide"""
+
+    @property
+    def stage(self) -> Stage:
+        """The folder of slides that are fetched from addresses."""
+
+    def beside(self, reporter: Reporter, turns: Turns, mpp: float | None) -> Scanner:
+        """A scanner for another slide at the same time; see `Session.beside`."""
+
+    def run(self, slide_path: Place, out: Place) -> Summary:
+        """Scan a slide into the map `out`, or resume an earlier run. Raises SlidescanError."""
+
+    def is_finished(self, slide_path: Place, out: Place) -> bool:
+        """Whether `out` is a whole map of this slide, by these settings and versions."""
+
+    def describe(self, out: Place) -> Row:
+        """What the manifest says of a finished map. Raises MapError."""
+
+    def pace(self) -> Pace:
+        """When the slides of a batch are begun."""
+
+
 class Cohort:
     """Scans slides into a folder, several at once, and records each in the manifest."""
 
-    def __init__(self, folder: Place, session: Session, *, since: str | None = None) -> None:
+    def __init__(self, folder: Place, session: Scanner, *, since: str | None = None) -> None:
         """`since` is when the command began: maps finished later are not overwritten again."""
         self.folder = folder
         self.session = session
@@ -188,31 +222,25 @@ class Cohort:
         self, tasks: Iterable[Task], leases: AnyLeases, on_outcome: Callable[[Outcome], object]
     ) -> None:
         """Attempt every slide once."""
-        pace, outcomes = Pace(), SimpleQueue[Outcome | BaseException | None]()
+        pace, outcomes = self.session.pace(), SimpleQueue[Outcome | BaseException | None]()
         waiting = self.session.stage.ahead(tasks, lambda task: task.entry.slide)
-        taking = threading.Lock()
 
-        def work() -> None:
+        def attempt(task: Task) -> None:
+            with _ending_in(outcomes), _Progress(pace) as progress:
+                outcomes.put(self._attempt(task, leases, progress))
+
+        def begin() -> None:
             try:
-                while pace.begin():
-                    with _Progress(pace) as progress:
-                        with taking:
-                            task = next(waiting, None)
-                        if task is None:
-                            return
-                        outcomes.put(self._attempt(task, leases, progress))
-            except Stopped:
-                pass
-            except BaseException as error:  # ends the batch: raised again in the caller's thread
-                outcomes.put(error)
+                with _ending_in(outcomes), ThreadPoolExecutor(pace.most, "slide") as slides:
+                    while pace.begin() and (task := next(waiting, None)) is not None:
+                        slides.submit(attempt, task)
             finally:
                 outcomes.put(None)
 
-        with ThreadPoolExecutor(IN_PROGRESS, "slide") as pool:
-            for _ in range(IN_PROGRESS):
-                pool.submit(work)
+        with ThreadPoolExecutor(1, "batch") as starter:
+            starter.submit(begin)
             try:
-                for outcome in _until_ended(outcomes, IN_PROGRESS):
+                for outcome in _until_ended(outcomes):
                     on_outcome(outcome)
             finally:
                 pace.stop()
@@ -225,6 +253,8 @@ class Cohort:
             outcome = self._scan(task, progress)
         except BusyError as error:  # a process that scans this slide alone, and has no lease
             return Outcome(task, "busy", str(error))
+        except ClusterError:  # of no slide's making
+            raise
         except SlidescanError as error:
             outcome = self._failed(task, str(error))
         except Exception as error:  # a bug in one slide must not stop the others
@@ -260,7 +290,7 @@ class Cohort:
             seconds=summary.seconds,
         )
 
-    def _done_before(self, session: Session, task: Task) -> bool:
+    def _done_before(self, session: Scanner, task: Task) -> bool:
         target = self.folder / task.map_name
         if self.session.options.overwrite and not _finished_since(target, self.since):
             return False
@@ -274,7 +304,7 @@ class Cohort:
 
     def _record(self, task: Task) -> None:
         """Write what the map says into the manifest."""
-        row = self._row(task) | describe(self.folder / task.map_name)
+        row = self._row(task) | self.session.describe(self.folder / task.map_name)
         self.manifest.record(task.map_name, row)
 
     def _row(self, task: Task) -> Row:
@@ -319,22 +349,32 @@ class Stopped(BaseException):
     """The batch was stopped; raised in the threads of its slides."""
 
 
+@contextmanager
+def _ending_in(outcomes: SimpleQueue[Outcome | BaseException | None]) -> Iterator[None]:
+    """Put an error that ends the batch into the queue; it is raised in the caller's thread."""
+    try:
+        yield
+    except Stopped:
+        pass
+    except BaseException as error:
+        outcomes.put(error)
+
+
 def _until_ended(
-    outcomes: SimpleQueue[Outcome | BaseException | None], threads: int
+    outcomes: SimpleQueue[Outcome | BaseException | None],
 ) -> Iterator[Outcome]:
-    """Yield outcomes until all threads have ended, which each tells by None."""
-    while threads:
+    """Yield outcomes until None."""
+    while True:
         try:
             # With a timeout: without, Ctrl-C does not interrupt the wait on Windows.
             found = outcomes.get(timeout=1)
         except Empty:
             continue
         if found is None:
-            threads -= 1
-        elif isinstance(found, BaseException):
+            return
+        if isinstance(found, BaseException):
             raise found
-        else:
-            yield found
+        yield found
 
 
 def _finished_since(target: Place, since: str) -> bool:

@@ -16,7 +16,7 @@ from multiprocessing import connection
 from typing import Any
 
 from slidescan.errors import SlidescanError
-from slidescan.scanning.cohort import Cohort, Outcome, Task
+from slidescan.scanning.cohort import Cohort, Outcome, Scanner, Task
 from slidescan.scanning.options import Options
 from slidescan.scanning.session import Session
 from slidescan.tools.hardware import cores
@@ -48,7 +48,7 @@ class _Share:
 
 
 def run_batch(
-    batch: Batch, session: Session, jobs: int, on_outcome: Callable[[Outcome], object]
+    batch: Batch, session: Scanner, jobs: int, on_outcome: Callable[[Outcome], object]
 ) -> list[Task]:
     """Scan a batch with `session`, or in `jobs` processes, which share the processors.
 
@@ -62,6 +62,7 @@ def run_batch(
     cohort = Cohort(batch.folder, session, since=batch.since)
     if jobs <= 1:
         return cohort.run(batch.tasks, on_outcome)
+    assert isinstance(session, Session)
     threads = max(1, (session.options.threads or cores()) // jobs)
     options = replace(session.options, threads=threads)
     share = _Share(batch.folder, batch.since, options, session.command)

@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 
 class Pace:
-    """Counts the work in progress and lets threads begin slides. Safe from threads."""
+    """Counts the work in progress and tells when to begin a slide. Safe from threads."""
+
+    most = IN_PROGRESS
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

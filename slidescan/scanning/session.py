@@ -19,7 +19,9 @@ from slidescan.maps.store import Heatmap
 from slidescan.protocols import BATCH, Engine, Parallel, Reporter
 from slidescan.scanning import damage_report, filling, pipeline, resumption
 from slidescan.scanning.filling import Scan, Turns
+from slidescan.scanning.manifest import Row, describe
 from slidescan.scanning.options import Options
+from slidescan.scanning.pace import Pace
 from slidescan.scanning.provenance import now, provenance, versions
 from slidescan.scanning.sampling import compare_with_training
 from slidescan.scanning.selection import Selection, Selector
@@ -47,6 +49,11 @@ class Summary:
     seconds: float
     complete_before: bool = False
     """nothing was left to do"""
+
+
+def summary(heatmap: Heatmap, megapixels: float = 0.0, seconds: float = 0.0) -> Summary:
+    """Sum up a complete map."""
+    return Summary(*heatmap.grid.shape, int(heatmap.scanned.sum()), megapixels, seconds)
 
 
 class Session:
@@ -103,8 +110,7 @@ class Session:
             heatmap = scan.heatmap
             if heatmap.complete:
                 self.reporter.say(f"{out}: complete already, nothing to do")
-                self._find_gaps(scan)
-                return self._summary(scan)
+                return self.complete(scan)
             work = scan.missing()
             done = scan.blocks() - len(work)
             if done:
@@ -115,10 +121,10 @@ class Session:
             return self.finish(scan, scan.plane.slide.damage.all(), megapixels, started)
 
     @contextmanager
-    def begin(self, slide_path: Place, out: Place) -> Iterator[Scan]:
+    def begin(self, slide_path: Place, out: Place, *, lent: bool = False) -> Iterator[Scan]:
         """Open a slide and its map, which is made where there is none; nothing is scanned yet.
 
-        Raises `SlidescanError`.
+        `lent`: another process holds the lock of the map. Raises `SlidescanError`.
         """
         self.warnings.clear()
         keeping(out).check_target()  # before minutes of reading
@@ -126,7 +132,7 @@ class Session:
             for warning in slide.warnings:
                 self._warn(slide_path, warning)
             plane = slide.plane(self.ensemble.mpp)
-            with self._resume_or_create(slide_path, out, plane) as heatmap:
+            with self._resume_or_create(slide_path, out, plane, lent) as heatmap:
                 if heatmap.replaces:
                     self.reporter.say(f"{out}: stays as it is until the new map is complete")
                 scan = Scan(plane, heatmap, self.tiling)
@@ -149,7 +155,7 @@ class Session:
         """The folder of fetched slides."""
         return Stage(self.options.slide_cache, self.options.slide_cache_gb)
 
-    def _resume_or_create(self, slide_path: Place, out: Place, plane: Plane) -> Heatmap:
+    def _resume_or_create(self, slide_path: Place, out: Place, plane: Plane, lent: bool) -> Heatmap:
         """Find the cells to scan, and make or open the map; it holds a copy of the large mask."""
         path, grid = slide_path, self.grid(plane)
         selected = self.selector().select(plane, grid)
@@ -170,6 +176,7 @@ class Session:
                 "tissue_mm2": selected.tissue_mm2,
             },
             overwrite=self.options.overwrite,
+            lent=lent,
         )  # fmt: skip
 
     def is_finished(self, slide_path: Place, out: Place) -> bool:
@@ -209,6 +216,14 @@ class Session:
             and {"source": heatmap.provenance.get("source")} == source_record(url)
         )
 
+    def describe(self, out: Place) -> Row:
+        """What the manifest says of a finished map. Raises MapError."""
+        return describe(out)
+
+    def pace(self) -> Pace:
+        """When a batch begins its slides."""
+        return Pace()
+
     def grid(self, plane: Plane) -> Grid:
         """The cells of a slide's map."""
         return Grid(plane.shape_px, self.tiling.stride_px, self.ensemble.field_px)
@@ -240,6 +255,11 @@ class Session:
             **({"damaged": options.damaged} if options.damaged != "stop" else {}),
         }
 
+    def complete(self, scan: Scan) -> Summary:
+        """Warn of the gaps of a map that is complete already, and sum it up."""
+        self._find_gaps(scan)
+        return replace(summary(scan.heatmap), complete_before=True)
+
     def fill(self, scan: Scan, work: Sequence[pipeline.Work]) -> None:
         """Scan blocks into the map. Raises `SlidescanError`; blocks that were finished stay."""
         threads, bar = self.backend.threads, self.reporter.bar
@@ -265,14 +285,7 @@ class Session:
         scan.heatmap.finish(
             {"last_run": last_run, "warnings": self.warnings, "finished": now(), **found}
         )
-        return replace(
-            self._summary(scan), megapixels=megapixels, seconds=seconds, complete_before=False
-        )
-
-    def _summary(self, scan: Scan) -> Summary:
-        """Of a map that was complete before."""
-        scanned = int(scan.heatmap.scanned.sum())
-        return Summary(*scan.heatmap.grid.shape, scanned, 0.0, 0.0, complete_before=True)
+        return summary(scan.heatmap, megapixels, seconds)
 
     def _warn(self, path: Place, text: str) -> None:
         """Warn of a slide, and keep the text for the map's record."""

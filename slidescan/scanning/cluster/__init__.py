@@ -1,0 +1,1 @@
+"""Scan slides by the workers of a Dask cluster; the extra `cluster`."""
