@@ -281,7 +281,7 @@ def _checked_file(name: str) -> str:
     import json
 
     try:
-        address = json.loads(Path(name).read_text())["address"]
+        address = json.loads(Path(name).read_text(encoding="utf-8"))["address"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ClusterError(
             f"--scheduler {name}: not a scheduler file, which dask scheduler --scheduler-file "
