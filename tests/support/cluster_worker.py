@@ -21,27 +21,32 @@ from slidescan.scanning.cluster import tasks
 BLOCK_CELLS = 32
 SECONDS_A_BLOCK = 0.1
 
-layout.BLOCK_CELLS, layout.CHUNK_CELLS = BLOCK_CELLS, BLOCK_CELLS // 2
-tasks.TASK_PX = 2 * (BLOCK_CELLS * 8) ** 2
 
-_FOLDER = Path(os.environ["SLIDESCAN_TEST_BLOCKS"])
-_KILLS = int(os.environ.get("SLIDESCAN_TEST_KILLS", 0))
+def dask_setup(_worker: object) -> None:
+    """Dask calls this when a worker starts."""
+    layout.BLOCK_CELLS, layout.CHUNK_CELLS = BLOCK_CELLS, BLOCK_CELLS // 2
+    tasks.TASK_PX = 2 * (BLOCK_CELLS * 8) ** 2
+    folder = Path(os.environ["SLIDESCAN_TEST_BLOCKS"])
+    kills = int(os.environ.get("SLIDESCAN_TEST_KILLS", 0))
+    if not hasattr(Heatmap.write, "__wrapped__"):  # a worker may start twice in a process
+        Heatmap.write = _write(Heatmap.write, folder, kills)  # type: ignore[method-assign]
+    (folder / f"{os.getpid()}.worker").touch()
 
 
-def _write(original: Any) -> Any:
+def _write(original: Any, folder: Path, kills: int) -> Any:
     written = 0
 
     @wraps(original)
     def write(self: Heatmap, block: Any, *args: Any) -> None:
         nonlocal written
         time.sleep(SECONDS_A_BLOCK)
-        while written and (_FOLDER / "hold").exists():
+        while written and (folder / "hold").exists():
             time.sleep(0.01)
-        if written == 1 and any(_first(_FOLDER / f"kill-{i}") for i in range(_KILLS)):
+        if written == 1 and any(_first(folder / f"kill-{i}") for i in range(kills)):
             os.kill(os.getpid(), signal.SIGKILL)
         original(self, block, *args)
         written += 1
-        with (_FOLDER / "blocks.txt").open("a") as file:
+        with (folder / "blocks.txt").open("a") as file:
             file.write(f"{os.getpid()} {self.path.name} {block.y0} {block.x0}\n")
 
     return write
@@ -53,8 +58,3 @@ def _first(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-if not hasattr(Heatmap.write, "__wrapped__"):  # Dask loads this module twice
-    Heatmap.write = _write(Heatmap.write)  # type: ignore[method-assign]
-(_FOLDER / f"{os.getpid()}.worker").touch()
