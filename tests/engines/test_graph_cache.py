@@ -293,6 +293,7 @@ def test_without_a_cache_the_numbers_are_the_same(
     }
 
 
+@pytest.mark.slow
 def test_processes_may_build_the_same_graph_at_once(
     section: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

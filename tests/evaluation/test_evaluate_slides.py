@@ -126,6 +126,7 @@ def test_a_coarser_grid(study: Path) -> None:
     refused(run(*arguments(study, "--um-per-px", 5)), "7.5 um", "--um-per-px 5")
 
 
+@pytest.mark.slow
 def test_leave_one_out_or_given_splits(study: Path) -> None:
     for i, (kind, base) in enumerate([("tumor", 0.4), ("normal", 0.05)] * 3, start=3):
         write_map(study / "maps" / f"{kind}_{i}.zarr", heatmap(SHAPE, {}, base=base))

@@ -168,6 +168,7 @@ def one_line(read: Callable[[], object]) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["", "labels", "labels/tissue", "0"])
 def test_every_edit_of_the_metadata_is_refused_in_one_line_or_harmless(
     folder: Path, spoilt: Path, part: str

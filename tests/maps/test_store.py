@@ -328,6 +328,7 @@ def test_a_complete_map_with_a_damaged_block_is_mended(path: Path, finished: Pat
     assert contents(path) == contents(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "calls"), [("_put", 0), ("_put", 2), ("_mark", 0)])
 def test_finish_can_be_killed_and_repeated(
     path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, step: str, calls: int

@@ -365,6 +365,7 @@ def held_out(
     return list(truth), pixels, list(truth.values())
 
 
+@pytest.mark.slow
 @needs_weights
 def test_the_shipped_card_tells_the_truth_about_its_auc(real_data: Path) -> None:
     card = load(model.DEFAULT).card

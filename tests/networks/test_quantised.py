@@ -203,6 +203,7 @@ def tissue(request: pytest.FixtureRequest) -> Pixels:
         return np.stack([np.asarray(decode(pack.read(name))) for name in names])
 
 
+@pytest.mark.slow
 def test_the_shipped_models_stay_within_their_tolerance(network: Network, tissue: Pixels) -> None:
     exact = make_engine(network, FP32)(tissue)
     for each in {backend(), BESIDE_FP32}:  # the same where the processor has no bf16

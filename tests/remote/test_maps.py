@@ -201,6 +201,7 @@ def test_no_such_bucket(s3: Proxy) -> None:
         make("s3://nowhere/map.zarr")
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_scanned_again(folder: str) -> None:
     address = f"{folder}/map.zarr"
     make(address)
@@ -243,6 +244,7 @@ def test_of_many_writers_at_once_one_gets_the_map(folder: str) -> None:
     got[0].close()
 
 
+@pytest.mark.slow
 def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(folder: str) -> None:
     code = (
         "import sys, time; from slidescan.tools.object_leases import ObjectLease;"
@@ -262,6 +264,7 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(folder: 
     assert equal(f"{folder}/map.zarr")
 
 
+@pytest.mark.slow
 def test_a_lease_of_another_machine_is_taken_when_it_was_not_renewed(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +308,7 @@ def test_a_store_that_ignores_conditions_is_refused(
         make(f"{folder}/map.zarr")
 
 
+@pytest.mark.slow
 def test_a_finished_map_stays_until_the_new_one_is_complete(folder: str) -> None:
     address, other = f"{folder}/map.zarr", {**SETTINGS, "precision": "bf16"}
     make(address)

@@ -240,6 +240,7 @@ def test_a_teacher_from_public_weights_distils_into_a_student(
     assert card.held_out_sha256 == named.held_out_sha256 == ids_sha256(VALIDATION.ids)
 
 
+@pytest.mark.slow
 def test_a_nasnet_from_public_weights_trains_and_predicts(
     few: Path, nasnet: Path, tmp_path: Path
 ) -> None:
