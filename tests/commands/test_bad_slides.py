@@ -206,7 +206,8 @@ def test_a_folder_without_permission(section: Path, tiny_model: Path, tmp_path: 
 def test_a_full_disk(section: Path, scanned: Path, tiny_model: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "map.zarr", tmp_path / "log"
     command = ("heatmap", section, "--out", out, "--model", tiny_model, *TORCH)
-    assert processes.slidescan(*command, log=log, block_cells=256, most_bytes=8000) == 1
+    prepare = processes.fill_the_disk
+    assert processes.slidescan(*command, log=log, block_cells=256, prepare=prepare) == 1
     (line,) = log.read_text().splitlines()
     assert line.startswith("Error: ")
     assert "disk full" in line

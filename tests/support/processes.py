@@ -130,6 +130,25 @@ def _run(
         _main(arguments)
 
 
+def fill_the_disk() -> None:
+    """Let no file grow beyond 8,000 bytes once a block of a map is written.
+
+    Not from the start: the memory that the process shares with the one that reads slides is a file
+    for the system.
+    """
+    import resource
+
+    from slidescan.maps.store import Heatmap
+
+    original: Any = Heatmap.write
+
+    def write(*args: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+        original(*args)
+
+    Heatmap.write = write  # type: ignore[method-assign]
+
+
 def _main(arguments: Sequence[str]) -> None:
     from slidescan.cli import main
 
