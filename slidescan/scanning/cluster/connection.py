@@ -38,6 +38,10 @@ SETTINGS = {
     # By default a cluster on this machine gives up a worker that was killed and needs more than 15
     # seconds to start again, as it does where the processors are busy.
     "distributed.deploy.lost-worker-timeout": "1h",
+    # By default Dask watches itself up to a hundred times a second, for pages that no scan has.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
 }
 """Dask's settings of a cluster on this machine."""
 
