@@ -349,3 +349,29 @@ def test_workers_that_join_are_used_and_the_scheduler_may_end(
     blocks = [block for _, block in written(small_tasks)]
     assert count < len(blocks)
     assert len(blocks) == len(set(blocks))
+
+
+@posix
+@pytest.mark.slow
+def test_a_worker_that_retires_leaves_its_tasks_to_the_others(
+    archive: Path, alone: Path, tiny_model: Path, tmp_path: Path, small_tasks: Path
+) -> None:
+    out, address = tmp_path / "out", tmp_path / "scheduler.json"
+    command = ("heatmap", archive, "--model", tiny_model, *TORCH, "--out", out)
+    hold = small_tasks / "hold"
+    hold.touch()
+    with (
+        scheduler_process(address),
+        worker_process(address),
+        worker_process(address) as second,
+        Running(*command, "--scheduler", address) as running,
+    ):
+        assert wait_until(lambda: len(dict(written(small_tasks))) == 2, STARTING_S)
+        second.terminate()
+        hold.unlink()
+        second.wait(STARTING_S)
+        result = running.result()
+    assert result.exit_code == 0, result.stderr
+    equal(out, alone)
+    by_second = sum(process == str(second.pid) for process, _ in written(small_tasks))
+    assert 1 <= by_second < len(written(small_tasks)) / 2
