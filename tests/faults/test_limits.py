@@ -115,8 +115,9 @@ def test_too_little_memory(
 ) -> None:
     log, prepare = tmp_path / "log", partial(limits.memory, more_mb)
     code = processes.slidescan(*case.arguments(folder), log=log, prepare=prepare)
-    if code:
-        refused(code, log, "memory")
+    if code:  # not `refused`: the event loop of zarr may find no memory either, and logs that
+        assert code == 1
+        assert any("memory" in line for line in log.read_text().splitlines() if "Error: " in line)
     part_of(expected, case.read(folder))
     run(case, folder, log)
     assert case.read(folder) == expected
