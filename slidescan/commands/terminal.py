@@ -37,6 +37,8 @@ def bar(
     """
     from tqdm import tqdm
 
+    tqdm.monitor_interval = 0  # its thread waits for ever where there is no memory to start it
+
     count, scale = "{n_fmt}/{total_fmt} {unit}", 0.0  # 0: counts are shown as they are
     if unit == PIXELS:
         count, unit, scale = "{n:.2f}/{total:.2f} {unit}", "Mpx", 1e-6
