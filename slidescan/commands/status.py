@@ -65,7 +65,8 @@ def command(folder: Place, states: tuple[str, ...], log_format: str) -> None:
         return
     counts = Counter(row["state"] for row in found.rows)
     told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    say(f"{folder}: {len(found.rows)} slides, {told}")
+    slides = "1 slide" if len(found.rows) == 1 else f"{len(found.rows)} slides"
+    say(f"{folder}: {slides}, {told}")
     say(_sums(found.rows))
     for row in chosen:
         say(f"{row['state']}: {row['map']} ({row['slide']}){_reason(row)}")

@@ -156,7 +156,8 @@ def trouble(where: object, error: BaseException) -> RemoteError | None:
     reason = _reason(text) or kind.__name__
     if "NoSuchBucket" in text or "ContainerNotFound" in text:
         return RemoteError(f"{where}: there is no such bucket; correct the address")
-    if kind.__name__ in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError"):
+    refusals = ("PermissionDeniedError", "UnauthenticatedError", "PermissionError")
+    if kind.__name__ in refusals or reason.startswith(("401", "403")):
         return RemoteError(
             f"{where}: not permitted ({reason}); check the credentials in the environment, see "
             "docs/remote.md, and what they allow"
@@ -359,24 +360,24 @@ class _Fsspec:
     conditional = False
 
     def __init__(self, scheme: str, host: str) -> None:
-        import fsspec
+        from fsspec.core import url_to_fs
 
-        self._name, self._root = f"{scheme}://{host}", host
+        self._name = f"{scheme}://{host}"
         try:
-            self._files = fsspec.filesystem(scheme)
-        except (ImportError, ValueError) as error:
+            with reaching(self._name):
+                self._files, root = url_to_fs(self._name)
+        except (ImportError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"{self._name}: {scheme}:// is not known ({error}); there are "
                 f"{', '.join(f'{each}://' for each in KNOWN)}"
             ) from error
-        if scheme in WEB:
-            self._root = self._name
+        self._root = root.rstrip("/")
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}".rstrip("/")
 
     def _key(self, path: str) -> str:
-        return path.removeprefix("/").removeprefix(self._root).strip("/")
+        return path.removeprefix(self._root).strip("/")
 
     def get(self, key: str, most_bytes: int | None = None) -> tuple[bytes, str] | None:
         with reaching(f"{self._name}/{key}"), suppress(FileNotFoundError):

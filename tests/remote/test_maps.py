@@ -392,8 +392,14 @@ def test_fsspec_takes_the_place_of_obstore(monkeypatch: pytest.MonkeyPatch, s3: 
 
 
 def test_an_unknown_scheme_is_refused_in_one_line() -> None:
-    with pytest.raises(ConfigError, match="gopher:// is not known"):
-        Heatmap.open("gopher://host/map.zarr")
+    for scheme in ("gopher", "github"):  # the second needs more than a name
+        with pytest.raises(ConfigError, match=f"{scheme}:// is not known"):
+            Heatmap.open(f"{scheme}://host/map.zarr")
+
+
+def test_a_server_of_fsspec_that_does_not_answer_is_one_line() -> None:
+    with pytest.raises(RemoteError, match="cannot be reached"):
+        Heatmap.open("ftp://127.0.0.1:1/map.zarr")
 
 
 @pytest.mark.parametrize(
