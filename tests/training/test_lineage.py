@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import Result
 from learning import tiny
-from slidescan_train.teachers.widening import widened
+from slidescan_train.teachers.reshaping import reshaped
 from training_runs import failed, slidescan_train
 
 from slidescan.models.card import Ancestor
@@ -102,7 +102,7 @@ def test_a_run_starts_from_weights_of_its_own_plan(
     failed(
         slidescan_train(*options, "--set", "plan.cells.0.filters=1", "--out", tmp_path / "other"),
         "has another plan: cells.0.filters: 2 there, 1 here",
-        "more filters",
+        "more filters in the same cells",
     )
 
 
@@ -114,7 +114,8 @@ def test_a_run_starts_from_a_narrower_network(
     still = ("epochs=1", "learning_rate=1e-12", "ema=0.999", "plan.cells.0.filters=5")
     assert slidescan_train(*options, *(f"--set={each}" for each in still)).exit_code == 0
     begun, after = (load(str(p)) for p in (start, out / "last.safetensors"))
-    expected = widened(begun.network, after.card.plan, tiny().seed)
+    expected = reshaped(begun.network, after.card.plan, tiny().seed)
+    assert expected is not None
     assert expected.plan != begun.network.plan
     for name, value in expected.named_parameters():
         torch.testing.assert_close(after.network.get_parameter(name), value)

@@ -28,9 +28,9 @@ from slidescan_train.runs.files import CHECKPOINT, LAST, check_out
 from slidescan_train.runs.run_folder import RunFolder, show
 from slidescan_train.teachers.lineage import HeldOut, Start, doubt
 from slidescan_train.teachers.published import load_published
+from slidescan_train.teachers.reshaping import reshaped
 from slidescan_train.teachers.sources import is_published
 from slidescan_train.teachers.teacher import Teacher, load_teachers
-from slidescan_train.teachers.widening import enlarged, may_enlarge, may_widen, widened
 
 Warn = Callable[[str], None]
 
@@ -206,19 +206,15 @@ def _start(source: str, config: TrainConfig) -> Start:
     if is_published(source):
         return load_published(source, config.plan)
     start = model.load(source)
-    lines = differences(
-        start.card.plan.model_dump(mode="json"), config.plan.model_dump(mode="json")
-    )
-    if not lines:
-        network = start.network
-    elif may_enlarge(start.card.plan, config.plan):
-        network = enlarged(start.network, config.plan)
-    elif may_widen(start.card.plan, config.plan):
-        network = widened(start.network, config.plan, config.seed)
-    else:
+    network = reshaped(start.network, config.plan, config.seed)
+    if network is None:
+        lines = differences(
+            start.card.plan.model_dump(mode="json"), config.plan.model_dump(mode="json")
+        )
         raise ConfigError(
             f"--init {source}: has another plan: {'; '.join(lines)}; use a --config with the "
-            "same plan, or with more filters in the same layers and cells"
+            "same plan, or with more filters in the same cells, or other numbers of them before "
+            "the cells"
         )
     return Start(network, start.ancestor)
 
