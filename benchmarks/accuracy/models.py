@@ -1,14 +1,15 @@
 """Accuracy and speed of the shipped models.
 
-    python -m benchmarks.accuracy.models --data DIR --ids configs/pcam-9300.txt [NAME ...] \
-        [--record]
+    python -m benchmarks.accuracy.models --validation OTHER_SLIDES [NAME ...] [--record]
+    python -m benchmarks.accuracy.models --data DIR --ids configs/pcam-9300.txt [NAME ...]
 
-Scores are those of the network without its calibration, on the validation side of the split, by
-OpenVINO in fp32; D4 averages the eight flips and turns. The interval of an AUC's difference from
-the first model resamples the same patches for both. A second table has, for every precision, the
-difference of its probabilities from fp32 and the speed of the network alone: on tiles as a scan
-reads them (1024 px of the scan plane and their halo), for padded networks on batches of patches.
---record writes scores and speed into the cards. Needs the extra `train`.
+Scores are those of the network without its calibration, by OpenVINO in fp32: on all patches of
+--validation, or on those of --data that a hash of their ids holds out. D4 averages the eight flips
+and turns. The interval of an AUC's difference from the first model resamples the same patches for
+both. A second table has, for every precision, the difference of its probabilities from fp32 and
+the speed of the network alone: on tiles as a scan reads them (1024 px of the scan plane and their
+halo), for padded networks on batches of patches. --record writes scores and speed into the cards.
+Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def check(name: str, card: Card, patches: Patches) -> None:
     if card.held_out_sha256 != ids_sha256(patches.ids):
         raise click.ClickException(
             f"{name}: the validation patches are not those that its card says were held out; "
-            "correct --data and --ids, or leave --record out"
+            "correct --validation, or --data and --ids, or leave --record out"
         )
 
 
@@ -173,8 +174,9 @@ def record(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option("--ids", type=click.Path(path_type=Path), help="File with the ids to use.")
+@click.option("--data", type=click.Path(path_type=Path), help="Score what the split holds out.")
+@click.option("--ids", type=click.Path(path_type=Path), help="File with the ids of --data to use.")
+@click.option("--validation", type=click.Path(path_type=Path), help="Score all of its patches.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for the packed patches.")
 @click.option("--threads", default=cores(), show_default=True)
 @click.option("--repeats", default=7, show_default=True, help="Timed calls for each speed.")
@@ -182,8 +184,9 @@ def record(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
 @click.option("--record", "recorded", is_flag=True, help="Write scores and speed into the cards.")
 def main(
     names: tuple[str, ...],
-    data: Path,
+    data: Path | None,
     ids: Path | None,
+    validation: Path | None,
     cache: Path | None,
     threads: int,
     repeats: int,
@@ -192,11 +195,17 @@ def main(
 ) -> None:
     """Evaluate and time the models; print tables as Markdown."""
     names = names or tuple(shipped_names())
-    patches = load_data(data, only=ids, cache=cache).validation
+    if validation:
+        patches = load_data(validation, validation=0, cache=cache).training
+    elif data:
+        patches = load_data(data, only=ids, cache=cache).validation
+    else:
+        raise click.UsageError("pass --validation or --data")
     for name in names if recorded else ():
         check(name, read_card(name), patches)
+    source = "--validation" if validation else "--data"
     again = (
-        f"python -m benchmarks.accuracy.models --data DIR --threads {threads} --repeats {repeats}"
+        f"python -m benchmarks.accuracy.models {source} DIR --threads {threads} --repeats {repeats}"
     )
     where = {**about(), "command": again}
     rows: dict[str, dict[str, Any]] = {}

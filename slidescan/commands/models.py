@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -43,7 +43,7 @@ def command(ctx: click.Context) -> None:
         ("*" if name == DEFAULT else "", name, *_row(card, len(read_weights(name, card))))
         for name, card in cards.items()
     ]
-    for line in (*_aligned([HEAD, *rows]), *_notes(list(cards.values()))):
+    for line in (*_aligned([HEAD, *rows]), *_notes(cards)):
         click.echo(line)
 
 
@@ -108,12 +108,19 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def _notes(cards: Sequence[Card]) -> Iterator[str]:
+def _notes(cards: Mapping[str, Card]) -> Iterator[str]:
     yield "* the default of --model; `slidescan models show NAME` prints a model's card"
-    splits = {f"{card.validation.patches} patches; {card.split}" for card in cards}
-    yield from (f"scores: {split}" for split in sorted(splits))
-    speeds = {f"{card.speed.machine}, {card.speed.date}" for card in cards if card.speed}
-    yield from (f"Mpx/s: the network alone on {where}" for where in sorted(speeds))
+    splits = {f"{card.validation.patches} patches; {card.split}" for card in cards.values()}
+    yield from (f"scores, before calibration: {split}" for split in sorted(splits))
+    further: dict[tuple[str, int, str], list[str]] = {}
+    for name, card in cards.items():
+        for each in (card.validation_sets or ())[1:]:
+            found = further.setdefault((each.name, each.patches, each.rule), [])
+            found.append(f"{name} {each.scores.auc:.4f}")
+    for (name, patches, rule), found in further.items():
+        yield f"AUC on {patches} patches of {name}: {', '.join(found)}; {rule}"
+    timed = {f"{card.speed.machine}, {card.speed.date}" for card in cards.values() if card.speed}
+    yield from (f"Mpx/s: the network alone on {where}" for where in sorted(timed))
 
 
 def _facts(card: Card, size: int) -> Iterator[tuple[str, str]]:

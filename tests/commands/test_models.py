@@ -262,8 +262,22 @@ def test_the_table_has_a_row_a_model_and_marks_the_default() -> None:
     ]
     assert head.index("for") == quick.index("speed")
     assert notes[0].startswith("* the default of --model;")
-    assert "scores: 1000 patches; none" in notes
+    assert "scores, before calibration: 1000 patches; none" in notes
     assert "Mpx/s: the network alone on a machine, 2026-11-23" in notes
+
+
+def test_further_validation_sets_are_a_note_each(two: Path) -> None:
+    for name, auc in (("default", 0.97), ("quick", 0.96)):
+        path = two / f"{name}.json"
+        scores = json.loads(path.read_text())["validation"]
+        sets = [
+            {"name": each, "patches": 50, "tumour": 20, "fingerprint": "c" * 64, "rule": rule}
+            | {"ids_sha256": "d" * 64, "scores": scores | {"auc": auc}}
+            for each, rule in (("valid", "other slides"), ("split", "not slide-disjoint"))
+        ]
+        edit(path, validation_sets=sets)
+    (line,) = (line for line in models().stdout.splitlines() if "AUC on" in line)
+    assert line == "AUC on 50 patches of split: default 0.9700, quick 0.9600; not slide-disjoint"
 
 
 @pytest.mark.usefixtures("two")
