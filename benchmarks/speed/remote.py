@@ -29,7 +29,7 @@ from slidescan.api.progress import Calls
 from slidescan.scanning.options import Options
 from slidescan.scanning.session import Session
 from slidescan.slides.staging import Stage
-from slidescan.tools.object_store import bucket_of
+from slidescan.tools.objects.store import bucket_of
 from slidescan.tools.urls import Place, Url, place_of
 from tests.support.s3 import BUCKET, Proxy, environment, proxied, s3_server
 

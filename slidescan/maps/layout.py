@@ -229,7 +229,7 @@ class Arrays:
 
 def _remote_store(url: Url) -> tuple[Any, str]:
     """zarr's store for a bucket, and where the map is in it."""
-    from slidescan.tools.object_store import bucket_of
+    from slidescan.tools.objects.store import bucket_of
 
     backend = bucket_of(url).backend
     if type(backend).__module__.startswith("obstore"):
@@ -254,7 +254,7 @@ class _Patient(zarr.storage.ObjectStore[Any]):
 
 
 async def _repeated(call: Callable[[], Awaitable[Result]]) -> Result:
-    from slidescan.tools.object_store import interrupted, pauses_s
+    from slidescan.tools.objects.attempts import interrupted, pauses_s
 
     for pause_s in pauses_s():
         try:

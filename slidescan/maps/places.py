@@ -18,7 +18,7 @@ from slidescan.tools.urls import AnyPlace, Place, Url, place_of
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from slidescan.tools.object_leases import ObjectLease
+    from slidescan.tools.objects.leases import ObjectLease
 
     Held: TypeAlias = FileLock | ObjectLease | creation.Lent
 
@@ -81,7 +81,7 @@ def maps_below(url: Url) -> list[Url]:
 
     Raises MapError where there is none.
     """
-    from slidescan.tools.object_store import bucket_of
+    from slidescan.tools.objects.store import bucket_of
 
     if url.suffix == ".zarr" or find_record(url) is not None:
         return [url]

@@ -83,7 +83,7 @@ def _read_root(path: Place) -> bytes:
     """The root's metadata. Raises OSError, or RemoteError for an address."""
     if not isinstance(path, Url):
         return read_regular(path / "zarr.json", MOST_BYTES)
-    from slidescan.tools.object_store import bucket_of
+    from slidescan.tools.objects.store import bucket_of
 
     found = bucket_of(path).get((path / "zarr.json").path, MOST_BYTES)
     if found is None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from slidescan.errors import BusyError, MapError, RemoteError
 from slidescan.maps.layout import laid
 from slidescan.maps.record import Blank, find_record, new_record
-from slidescan.tools.object_leases import ObjectLease
-from slidescan.tools.object_store import bucket_of, copy_all, put_all
+from slidescan.tools.objects.leases import ObjectLease
+from slidescan.tools.objects.store import bucket_of, copy_all, put_all
 from slidescan.tools.settings_diff import encodable
 from slidescan.tools.urls import WEB, Url
 

@@ -81,7 +81,7 @@ class _Objects:
     """Lists an array's shards once; what this process writes is added."""
 
     def __init__(self, url: Url) -> None:
-        from slidescan.tools.object_store import bucket_of
+        from slidescan.tools.objects.store import bucket_of
 
         self._url = url
         self._bucket = bucket_of(url)
@@ -120,14 +120,14 @@ class _Objects:
         self._keys(key.partition("/c/")[0]).add(key)
 
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        from slidescan.tools.object_store import AT_ONCE
+        from slidescan.tools.objects.store import AT_ONCE
 
         with ThreadPoolExecutor(AT_ONCE, "shards") as pool:
             for _, result in prefetch(pool, function, items, 2 * AT_ONCE):
                 yield result
 
     def trouble(self, error: BaseException) -> RemoteError | None:
-        from slidescan.tools.object_store import trouble
+        from slidescan.tools.objects.attempts import trouble
 
         return trouble(self._url, error)
 
@@ -139,7 +139,7 @@ def stamps(place: Place, array: str) -> list[tuple[str, Stamp]]:
 
 def _stamps(place: Place, array: str) -> Iterator[tuple[str, Stamp]]:
     if isinstance(place, Url):
-        from slidescan.tools.object_store import bucket_of
+        from slidescan.tools.objects.store import bucket_of
 
         for entry in bucket_of(place).objects((place / array / "c").path):
             row, column = entry.key.split("/")[-2:]
@@ -156,7 +156,7 @@ def _stamps(place: Place, array: str) -> Iterator[tuple[str, Stamp]]:
 def stamp_of(place: Place) -> Stamp | None:
     """What changes when a file or an object is replaced; None where there is none."""
     if isinstance(place, Url):
-        from slidescan.tools.object_store import bucket_of
+        from slidescan.tools.objects.store import bucket_of
 
         entry = bucket_of(place).head(place.path)
         return (entry.modified.timestamp(), entry.tag) if entry else None

@@ -333,7 +333,7 @@ class Cohort:
         text = f"{now()} {task.entry.slide}\n{traceback.format_exc()}\n"
         log = self.folder / LOG
         if isinstance(log, Url):
-            from slidescan.tools.object_store import edit
+            from slidescan.tools.objects.store import edit
 
             with suppress(SlidescanError):
                 edit(log, lambda before: (before or b"") + text.encode("utf-8", "backslashreplace"))

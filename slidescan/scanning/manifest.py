@@ -120,7 +120,7 @@ class Manifest:
 
 def _edit_object(url: Url, change: Callable[[dict[str, Row]], None]) -> None:
     """Change the rows of a manifest in an object store. Raises SlidescanError."""
-    from slidescan.tools.object_store import edit
+    from slidescan.tools.objects.store import edit
 
     def changed(content: bytes | None) -> bytes | None:
         rows = _parse(url, StringIO(_decoded(content), newline="")) if content else {}
@@ -144,7 +144,7 @@ def read_manifest(path: Place) -> dict[str, Row]:
         SlidescanError: the file is not a manifest, or cannot be read.
     """
     if isinstance(path, Url):
-        from slidescan.tools.object_store import bucket_of
+        from slidescan.tools.objects.store import bucket_of
 
         found = bucket_of(path).get(path.path)
         return _parse(path, StringIO(_decoded(found[0]), newline="")) if found else {}

@@ -268,7 +268,7 @@ def source_of(url: Url) -> Source:
 
         size, tag = web_files.head(url)
         return Source(size, tag)
-    from slidescan.tools.object_store import bucket_of
+    from slidescan.tools.objects.store import bucket_of
 
     entry = bucket_of(url).head(url.path)
     if entry is None:
@@ -290,7 +290,7 @@ def _stream(url: Url, start: int, source: Source) -> Iterator[bytes]:
         from slidescan.tools import web_files
 
         return web_files.stream(url, start, source.tag)
-    from slidescan.tools.object_store import bucket_of
+    from slidescan.tools.objects.store import bucket_of
 
     return bucket_of(url).stream(url.path, start)
 

@@ -166,7 +166,7 @@ def leases_in(folder: Place) -> AnyLeases:
     Raises ConfigError where the store cannot keep processes apart.
     """
     if isinstance(folder, Url):
-        from slidescan.tools.object_leases import ObjectLeases
+        from slidescan.tools.objects.leases import ObjectLeases
 
         return ObjectLeases(folder)
     return Leases(folder)
@@ -175,7 +175,7 @@ def leases_in(folder: Place) -> AnyLeases:
 def holders(folder: Place) -> dict[str, Holder]:
     """Who holds which lease in a folder, by name; of leases that can be read."""
     if isinstance(folder, Url):
-        from slidescan.tools.object_leases import object_holders
+        from slidescan.tools.objects.leases import object_holders
 
         return object_holders(folder)
     found = {}

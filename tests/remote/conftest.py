@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 from s3 import BUCKET, Proxy, environment, proxied, s3_server
 
-from slidescan.tools import object_store, web_files
+from slidescan.tools import web_files
+from slidescan.tools.objects import attempts, store
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +29,14 @@ def s3(_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """The proxy before the server, without faults, which the environment names."""
     for name, value in environment(_proxy.port).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(object_store, "RETRIES", 3)
-    monkeypatch.setattr(object_store, "FIRST", timedelta(milliseconds=5))
+    monkeypatch.setattr(attempts, "RETRIES", 3)
+    monkeypatch.setattr(attempts, "FIRST", timedelta(milliseconds=5))
     monkeypatch.setattr(web_files, "FIRST_WAIT_S", 0.005)
-    object_store.forget()
+    store.forget()
     _proxy.reset()
     yield _proxy
     _proxy.reset()
-    object_store.forget()
+    store.forget()
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ import slidescan
 from slidescan.maps.store import Heatmap
 from slidescan.scanning.cohort import LEASES
 from slidescan.tools.leases import holders
-from slidescan.tools.object_leases import ObjectLeases
-from slidescan.tools.object_store import bucket_of
+from slidescan.tools.objects.leases import ObjectLeases
+from slidescan.tools.objects.store import bucket_of
 from slidescan.tools.urls import Url, place_of
 
 
@@ -233,7 +233,7 @@ def test_what_needs_no_store_imports_nothing_that_reaches_one(
     code = (
         "import sys; from slidescan.cli import main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
-        "found = {'obstore', 'slidescan.tools.object_store'} & set(sys.modules)\n"
+        "found = {'obstore', 'slidescan.tools.objects.store'} & set(sys.modules)\n"
         "assert not found, found"
     )
     given = {"SLIDE": str(section), "MODEL": str(tiny_model), "OUT": str(tmp_path / "map.zarr")}

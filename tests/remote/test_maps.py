@@ -24,8 +24,8 @@ from slidescan.maps import ngff
 from slidescan.maps.layout import DamageError
 from slidescan.maps.places import maps_below
 from slidescan.maps.store import Heatmap
-from slidescan.tools import object_leases, object_store
-from slidescan.tools.object_store import bucket_of
+from slidescan.tools.objects import attempts, leases, store
+from slidescan.tools.objects.store import bucket_of
 from slidescan.tools.urls import Url, place_of, without_secrets
 
 GRID = Grid((173, 113), stride=2)  # 87 x 57 cells: 3 x 2 blocks, two levels, odd edges
@@ -167,7 +167,7 @@ def test_a_store_that_fails_from_one_write_on_keeps_what_is_finished(
     s3.reset(fails)
     with pytest.raises(RemoteError, match=r"cannot be reached .*the same command again"):
         make(address)
-    assert len(shards) <= 3 + 1 + object_store.RETRIES  # bounded
+    assert len(shards) <= 3 + 1 + attempts.RETRIES  # bounded
     s3.reset()
     with Heatmap.open(address, writable=True) as heatmap:
         assert not heatmap.complete
@@ -247,7 +247,7 @@ def test_of_many_writers_at_once_one_gets_the_map(folder: str) -> None:
 @pytest.mark.slow
 def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(folder: str) -> None:
     code = (
-        "import sys, time; from slidescan.tools.object_leases import ObjectLease;"
+        "import sys, time; from slidescan.tools.objects.leases import ObjectLease;"
         "from slidescan.tools.urls import place_of;"
         "assert ObjectLease(place_of(sys.argv[1])).acquire();"
         "print('held', flush=True); time.sleep(60)"
@@ -274,7 +274,7 @@ def test_a_lease_of_another_machine_is_taken_when_it_was_not_renewed(
     bucket_of(url).put(url.path, json.dumps(other).encode())
     with pytest.raises(BusyError, match="process 1 on elsewhere"):
         make(f"{folder}/map.zarr")
-    monkeypatch.setattr(object_leases, "age_s", lambda *_: object_leases.DURATION_S + 1)
+    monkeypatch.setattr(leases, "age_s", lambda *_: leases.DURATION_S + 1)
     make(f"{folder}/map.zarr")
     assert equal(f"{folder}/map.zarr")
 
@@ -282,8 +282,8 @@ def test_a_lease_of_another_machine_is_taken_when_it_was_not_renewed(
 def test_who_has_lost_its_lease_writes_nothing_more(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_leases, "DURATION_S", 0.3)
-    monkeypatch.setattr(object_leases, "HEARTBEATS", 6)
+    monkeypatch.setattr(leases, "DURATION_S", 0.3)
+    monkeypatch.setattr(leases, "HEARTBEATS", 6)
     heatmap = Heatmap.create(f"{folder}/map.zarr", **blank())
     lease = place_of(f"{folder}/.map.zarr.lock")
     assert isinstance(lease, Url)
@@ -376,8 +376,8 @@ def test_the_maps_below_an_address(folder: str) -> None:
 
 
 def test_fsspec_takes_the_place_of_obstore(monkeypatch: pytest.MonkeyPatch, s3: Proxy) -> None:
-    monkeypatch.setattr(object_store, "find_spec", lambda name: None)
-    object_store.forget()
+    monkeypatch.setattr(store, "find_spec", lambda name: None)
+    store.forget()
     address = "memory://fallback/map.zarr"
     with Heatmap.create(address, **blank()) as heatmap:
         fill(heatmap)

@@ -19,7 +19,7 @@ from slidescan.errors import ConfigError, RemoteError, SlideError, WriteError
 from slidescan.slides import staging
 from slidescan.slides.staging import GB, Stage
 from slidescan.tools import web_files
-from slidescan.tools.object_store import bucket_of
+from slidescan.tools.objects.store import bucket_of
 from slidescan.tools.urls import Url, place_of
 
 CONTENT = os.urandom(3_000_000)

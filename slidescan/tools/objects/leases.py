@@ -22,7 +22,8 @@ from uuid import uuid4
 
 from slidescan.errors import BusyError, ConfigError, RemoteError
 from slidescan.tools.leases import DURATION_S, ENDING, HEARTBEATS, Holder
-from slidescan.tools.object_store import Bucket, Entry, bucket_of
+from slidescan.tools.objects.bucket import Bucket, Entry
+from slidescan.tools.objects.store import bucket_of
 from slidescan.tools.urls import Url
 
 _held: set[str] = set()
