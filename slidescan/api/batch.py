@@ -10,7 +10,8 @@ from typing import Literal, TypedDict, Unpack
 from slidescan.api.progress import Calls
 from slidescan.api.scan import Source, chosen_options
 from slidescan.errors import ConfigError
-from slidescan.scanning.cohort import Outcome, enrol, prepare_folder, selected
+from slidescan.scanning.cohort import Outcome
+from slidescan.scanning.enrolment import enrol, prepare_folder, selected
 from slidescan.scanning.jobs import Batch, run_batch
 from slidescan.scanning.listing import read_arguments
 from slidescan.scanning.provenance import now

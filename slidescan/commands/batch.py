@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from slidescan.protocols import Bar
-    from slidescan.scanning.cohort import Outcome, Task
+    from slidescan.scanning.cohort import Outcome
+    from slidescan.scanning.enrolment import Task
     from slidescan.scanning.estimate import Estimator
     from slidescan.scanning.session import Summary
 

@@ -294,7 +294,7 @@ def _scan_all(
     retry: str | None,
 ) -> None:
     """Scan slides into a folder of maps."""
-    from slidescan.scanning.cohort import enrol, prepare_folder, selected
+    from slidescan.scanning.enrolment import enrol, prepare_folder, selected
     from slidescan.scanning.jobs import Batch, run_batch
     from slidescan.scanning.listing import read_arguments
     from slidescan.scanning.provenance import now
@@ -321,7 +321,7 @@ def _plan(
     retry: str | None,
 ) -> None:
     """Print what a scan would do."""
-    from slidescan.scanning.cohort import Task, enrol, selected
+    from slidescan.scanning.enrolment import Task, enrol, selected
     from slidescan.scanning.estimate import Estimator
     from slidescan.scanning.listing import Entry, read_arguments
     from slidescan.scanning.session import Session

@@ -6,13 +6,9 @@ Any number of processes may work on one folder. Each takes slides that no other 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from copy import deepcopy
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Literal, Protocol
 
 from slidescan.errors import (
@@ -23,26 +19,17 @@ from slidescan.errors import (
     lacks_memory,
 )
 from slidescan.maps.record import find_record
-from slidescan.protocols import Bar, Reporter
+from slidescan.protocols import Reporter
+from slidescan.scanning.enrolment import Task
 from slidescan.scanning.filling import Turns
-from slidescan.scanning.listing import Entry, name_maps
-from slidescan.scanning.manifest import (
-    DONE,
-    FAILED,
-    MANIFEST,
-    MISSING,
-    WAITING,
-    Manifest,
-    Row,
-    is_finished,
-    read_manifest,
-)
+from slidescan.scanning.in_progress import Progress, in_progress
+from slidescan.scanning.manifest import FAILED, MISSING, Manifest, Row, is_finished
 from slidescan.scanning.options import Options
 from slidescan.scanning.pace import Pace
 from slidescan.scanning.provenance import now
 from slidescan.scanning.session import Summary
 from slidescan.slides.staging import Stage
-from slidescan.tools.atomic_files import check_folder, remove_unheld_lock, writing
+from slidescan.tools.atomic_files import remove_unheld_lock
 from slidescan.tools.leases import AnyLeases, leases_in
 from slidescan.tools.urls import Place, Url, is_there
 
@@ -51,21 +38,6 @@ LEASES = ".slidescan"
 
 LOG = "slidescan.log"
 """Tracebacks of unexpected errors, beside the manifest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A slide and its map, in the order of the list."""
-
-    entry: Entry
-    map_name: str
-    """the name of the map's folder, which ends in .zarr"""
-    state: str = WAITING
-    """in the manifest, before this run"""
-    recorded: bool = False
-    """whether the manifest has the figures of its finished map"""
-    owner: str = ""
-    """another slide, if the map of this name is its"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,63 +55,6 @@ class Outcome:
     """cells with a value"""
     megapixels: float = 0.0
     seconds: float = 0.0
-
-
-def prepare_folder(folder: Place) -> None:
-    """Create the folder of maps. Raises SlidescanError where it or its manifest is not ours."""
-    if isinstance(folder, Path):  # a store has no folders
-        check_folder(folder)
-        with writing(folder):
-            folder.mkdir(exist_ok=True)
-    read_manifest(folder / MANIFEST)
-
-
-def enrol(entries: Sequence[Entry], folder: Place, *, write: bool = True) -> list[Task]:
-    """Choose the names of the maps and put slides that are new into the manifest, as waiting.
-
-    Args:
-        entries: the slides, see `read_arguments`.
-        folder: the folder of maps.
-        write: false only looks.
-
-    Raises:
-        SlidescanError: the manifest cannot be read or written.
-    """
-    tasks: list[Task] = []
-
-    def add(rows: dict[str, Row]) -> None:
-        known = {name.removesuffix(".zarr"): row["slide"] for name, row in rows.items()}
-        names = name_maps(entries, known)
-        pairs = zip(entries, names, strict=True)
-        tasks[:] = [_enrolled(entry, f"{name}.zarr", rows) for entry, name in pairs]
-
-    # Of a thousand jobs that start with the same list, only the first needs the lock.
-    rows = read_manifest(folder / MANIFEST)
-    before = deepcopy(rows)
-    add(rows)
-    if write and rows != before:
-        Manifest(folder).edit(add)
-    return tasks
-
-
-def _enrolled(entry: Entry, map_name: str, rows: dict[str, Row]) -> Task:
-    """Put a slide into the rows, unless a map of this name is another slide's."""
-    mpp = "" if entry.mpp is None else f"{entry.mpp:g}"
-    slide = str(entry.slide)
-    row = rows.setdefault(map_name, {"slide": slide, "state": WAITING, "mpp": mpp})
-    if row["slide"] != slide and is_there(row["slide"]):
-        return Task(entry, map_name, owner=row["slide"])
-    row.update(entry.carried, slide=slide, map=map_name)
-    state = row["state"]
-    return Task(entry, map_name, state, recorded=state == DONE and bool(row.get("settings")))
-
-
-def selected(
-    tasks: list[Task], shard: tuple[int, int] = (1, 1), state: str | None = None
-) -> list[Task]:
-    """The tasks of a part (i, n) of the list, and of those the ones in a state of the manifest."""
-    part, parts = shard
-    return [task for task in tasks[part - 1 :: parts] if state in (None, task.state)]
 
 
 class Scanner(Protocol):
@@ -222,30 +137,16 @@ class Cohort:
         self, tasks: Iterable[Task], leases: AnyLeases, on_outcome: Callable[[Outcome], object]
     ) -> None:
         """Attempt every slide once."""
-        pace, outcomes = self.session.pace(), SimpleQueue[Outcome | BaseException | None]()
+
+        def attempt(task: Task, progress: Progress) -> Outcome:
+            return self._attempt(task, leases, progress)
+
         waiting = self.session.stage.ahead(tasks, lambda task: task.entry.slide)
+        with closing(in_progress(waiting, self.session.pace(), attempt)) as outcomes:
+            for outcome in outcomes:
+                on_outcome(outcome)
 
-        def attempt(task: Task) -> None:
-            with _ending_in(outcomes), _Progress(pace) as progress:
-                outcomes.put(self._attempt(task, leases, progress))
-
-        def begin() -> None:
-            try:
-                with _ending_in(outcomes), ThreadPoolExecutor(pace.most, "slide") as slides:
-                    while pace.begin() and (task := next(waiting, None)) is not None:
-                        slides.submit(attempt, task)
-            finally:
-                outcomes.put(None)
-
-        with ThreadPoolExecutor(1, "batch") as starter:
-            starter.submit(begin)
-            try:
-                for outcome in _until_ended(outcomes):
-                    on_outcome(outcome)
-            finally:
-                pace.stop()
-
-    def _attempt(self, task: Task, leases: AnyLeases, progress: _Progress) -> Outcome:
+    def _attempt(self, task: Task, leases: AnyLeases, progress: Progress) -> Outcome:
         """Scan a slide unless another process is at it."""
         if not leases.claim(task.map_name):
             return Outcome(task, "busy")
@@ -265,7 +166,7 @@ class Cohort:
             leases.release(task.map_name)
         return outcome
 
-    def _scan(self, task: Task, progress: _Progress) -> Outcome:
+    def _scan(self, task: Task, progress: Progress) -> Outcome:
         entry, target = task.entry, self.folder / task.map_name
         if not is_there(entry.slide):
             return self._failed(task, f"{entry.slide}: no such file", MISSING)
@@ -345,71 +246,7 @@ class Cohort:
             file.write(text)
 
 
-class Stopped(BaseException):
-    """The batch was stopped; raised in the threads of its slides."""
-
-
-@contextmanager
-def _ending_in(outcomes: SimpleQueue[Outcome | BaseException | None]) -> Iterator[None]:
-    """Put an error that ends the batch into the queue; it is raised in the caller's thread."""
-    try:
-        yield
-    except Stopped:
-        pass
-    except BaseException as error:
-        outcomes.put(error)
-
-
-def _until_ended(
-    outcomes: SimpleQueue[Outcome | BaseException | None],
-) -> Iterator[Outcome]:
-    """Yield outcomes until None."""
-    while True:
-        try:
-            # With a timeout: without, Ctrl-C does not interrupt the wait on Windows.
-            found = outcomes.get(timeout=1)
-        except Empty:
-            continue
-        if found is None:
-            return
-        if isinstance(found, BaseException):
-            raise found
-        yield found
-
-
 def _finished_since(target: Place, since: str) -> bool:
     record = find_record(target)
     made = str(((record or {}).get("provenance") or {}).get("finished", ""))
     return made >= since
-
-
-class _Progress:
-    """The reporter of a slide of a batch: tells the pace how many of its pixels are scanned."""
-
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-        self._left: int | None = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pace.end(self._left)
-
-    @contextmanager
-    def bar(self, what: str, total: int, unit: str) -> Iterator[Bar]:
-        if what == "scanning":
-            self._left = total
-            self.pace.prepared(total)
-        yield self
-
-    def update(self, done: int) -> None:
-        if self.pace.stopped:
-            raise Stopped
-        if self._left is not None:
-            self._left -= done
-            self.pace.scanned(done)
-
-    def say(self, line: str) -> None: ...
-
-    def warn(self, line: str) -> None: ...  # the session keeps them

@@ -12,7 +12,7 @@ from slidescan.errors import SlideError
 from slidescan.geometry import Box, Grid
 from slidescan.maps import layout
 from slidescan.scanning import pipeline
-from slidescan.scanning.cohort import Task
+from slidescan.scanning.enrolment import Task
 from slidescan.scanning.session import Session
 from slidescan.slides.plane import Plane
 from slidescan.slides.slide import Slide

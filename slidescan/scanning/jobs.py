@@ -16,7 +16,8 @@ from multiprocessing import connection
 from typing import Any
 
 from slidescan.errors import SlidescanError
-from slidescan.scanning.cohort import Cohort, Outcome, Scanner, Task
+from slidescan.scanning.cohort import Cohort, Outcome, Scanner
+from slidescan.scanning.enrolment import Task
 from slidescan.scanning.options import Options
 from slidescan.scanning.session import Session
 from slidescan.tools.hardware import cores
