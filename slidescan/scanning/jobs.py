@@ -11,6 +11,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from typing import Any
@@ -169,7 +170,8 @@ class _Processes:
             task = self._waiting.popleft() if self._waiting else None
             if task:
                 each.begun[task.map_name] = task
-            each.pipe.send(task)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has died
+                each.pipe.send(task)
         elif isinstance(found, Outcome):
             each.begun.pop(found.task.map_name, None)
             self._on_outcome(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import crashing_jobs
 import maps
@@ -23,6 +25,10 @@ from processes import Strike
 from slidescan.engines import engine_pool
 from slidescan.maps.store import Heatmap
 from slidescan.scanning import cohort, jobs
+from slidescan.scanning.enrolment import Task
+from slidescan.scanning.listing import Entry
+from slidescan.scanning.options import Options
+from slidescan.scanning.provenance import now
 from slidescan.scanning.selection import Selector
 from slidescan.scanning.session import Session
 from slidescan.tools.atomic_files import lock, release
@@ -322,7 +328,9 @@ def test_jobs_are_processes_that_share_the_slides(
     command = ("heatmap", archive, bad, "--out", out, "--model", tiny_model, *TORCH)
     result = run(*command, "--jobs", "2")
     assert result.exit_code == 1
-    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["Error"] * 2
+    first, last = result.stderr.splitlines()
+    assert first.startswith(f"Error: {bad}: ")
+    assert last.startswith("Error: 1 of 6 slides failed")
     assert result.stdout.count(" cells, ") == COUNT
     assert states(out) == {"done": COUNT, "failed": 1}
     for name in rows(alone):
@@ -353,6 +361,22 @@ def test_a_process_of_jobs_that_dies_costs_the_slide_that_kills_it(
     for slide, name in ((sound, "s0.zarr"), (deadly, "s1.zarr")):
         (expected,) = (n for n, row in rows(alone).items() if row["slide"] == str(slide))
         assert maps.contents(out / name) == maps.contents(alone / expected)
+
+
+def test_a_process_of_jobs_that_dies_while_it_asks_leaves_its_slide_to_another(
+    archive: Path, tmp_path: Path
+) -> None:
+    """What it is answered goes into a pipe that nobody reads."""
+    task = Task(Entry(archive / "a" / "s0.tif"), "s0.zarr")
+    share = jobs._Share(tmp_path, now(), Options(models=("tiny",)), "")
+    pool = jobs._Processes(share, [task], pytest.fail)
+    ours, theirs = multiprocessing.Pipe()
+    died = jobs._Process(SimpleNamespace(exitcode=-9, join=lambda: None), ours)
+    pool._running[ours] = died
+    theirs.send(None)
+    theirs.close()
+    assert [pool._step(), pool._step()] == [None, died]
+    assert died.begun == {"s0.zarr": task}
 
 
 def test_shards_are_all_of_the_slides(
