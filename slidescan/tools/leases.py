@@ -27,6 +27,9 @@ DURATION_S = 60.0
 HEARTBEATS = 3
 """Touches in this time."""
 
+TRIES = 100
+"""To take a lease: each process that ends removes the folder if nobody has one."""
+
 ENDING = ".lease"
 
 _RELIC = re.compile(rf"{re.escape(ENDING)}\.(break|restore)\.\d+\.[0-9a-f]{{32}}$")
@@ -84,13 +87,17 @@ class Leases:
         return self._acquired(lease) or (self._dropped_empty(name) and self._acquired(lease))
 
     def _acquired(self, lease: SoftFileLease) -> bool:
+        tries = 0
         with writing(self.folder), suppress(Timeout, LeaseSettingsMismatch):
-            try:
-                lease.acquire()
-            except FileNotFoundError:  # another process removed the folder as it ended
-                self._make_folder()
-                lease.acquire()
-            return True
+            while True:
+                try:
+                    lease.acquire()
+                    return True
+                # filelock makes the folder, or finds it there, and it is gone at the next moment.
+                except (FileNotFoundError, FileExistsError):
+                    tries += 1
+                    if tries == TRIES:
+                        raise
         return False
 
     def _dropped_empty(self, name: str) -> bool:
@@ -142,8 +149,9 @@ class Leases:
         return self.folder / f"{name}{ENDING}"
 
     def _make_folder(self) -> None:
-        with writing(self.folder):
-            self.folder.mkdir(exist_ok=True)
+        # Not `exist_ok=True`, which looks again, and fails if it has been removed meanwhile.
+        with writing(self.folder), suppress(FileExistsError):
+            self.folder.mkdir()
 
 
 class AnyLeases(Protocol):

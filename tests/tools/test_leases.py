@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from slidescan.errors import WriteError
 from slidescan.tools import leases
 from slidescan.tools.leases import Leases, holders
 
@@ -40,6 +41,37 @@ def test_one_holder_at_a_time(folder: Path) -> None:
         assert other.claim("a")
     assert not folder.exists()
     assert holders(folder) == {}
+
+
+@pytest.mark.parametrize("looks", ["mkdir", "open"])
+def test_a_folder_that_others_remove_as_they_end(
+    looks: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two looks of filelock at it."""
+    real, left = getattr(os, looks), [1, 2, 3]
+
+    def look(path: str | Path, *arguments: object, **named: object) -> object:
+        if Path(path) not in (folder, folder / "a.lease") or not left:
+            return real(path, *arguments, **named)
+        left.pop()
+        try:
+            folder.rmdir()
+            if looks == "mkdir":
+                raise FileExistsError
+            return real(path, *arguments, **named)
+        finally:
+            assert not folder.exists()
+
+    with Leases(folder) as mine:
+        monkeypatch.setattr(os, looks, look)
+        assert mine.claim("a")
+    assert left == []
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(folder: Path) -> None:
+    folder.touch()
+    with Leases(folder) as mine, pytest.raises(WriteError, match="cannot be written"):
+        mine.claim("a")
 
 
 def test_a_holder_that_died_is_succeeded_at_once(folder: Path) -> None:
