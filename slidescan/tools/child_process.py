@@ -61,7 +61,7 @@ class Child:
     """
 
     def __init__(self, module: str, rooms: int, room_bytes: int) -> None:
-        """Start the process. Raises OSError where that is not possible."""
+        """Start the process. Raises OSError or MemoryError where that is not possible."""
         self.module, self.room_bytes = module, room_bytes
         self.counted = False
         """for the owner: whether its end was noticed"""
@@ -80,7 +80,13 @@ class Child:
         self._end: str | None = None
         self._overdue = False
         self._receiver = threading.Thread(target=self._receive, daemon=True, name=module)
-        self._receiver.start()
+        try:
+            self._receiver.start()
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            self._close_files()
+            raise
         with suppress(ChildEndedError):  # told at the first call
             self._send(sys.path)
             self._send({"memory": self._shared.address, "threads": rooms})
@@ -149,9 +155,13 @@ class Child:
             self._process.wait()
         if threading.current_thread() is not self._receiver:
             self._receiver.join(PATIENCE_S)
-        for pipe in (self._process.stdout, self._process.stderr):
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
-                pipe.close()
+                with suppress(OSError):  # the process left what was sent last unread
+                    pipe.close()
         self._shared.close()
 
     def _send(self, message: Any) -> None:
@@ -174,9 +184,11 @@ class Child:
         try:
             for line in self._process.stdout:
                 self._pass_on(json.loads(line))
-        except (ValueError, KeyError, TypeError):  # what a file has taken over may answer anything
+        except Exception:  # what a file has taken over may answer anything, and memory may be short
             self._process.kill()
-        how = self._how()
+        how = "no memory to hear it"
+        with suppress(MemoryError):
+            how = self._how()
         with self._writing:
             self._end = how
             waiting = list(self._waiting.values())

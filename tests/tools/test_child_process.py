@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from subprocess import Popen
 
 import pytest
 
@@ -68,6 +71,40 @@ def test_its_end_is_told_to_all_who_wait(
     with pytest.raises(ChildEndedError, match=how):
         child.call("getpid")
     assert not child.usable
+
+
+def test_an_answer_that_finds_no_memory_ends_it(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise nobody would hear its answers any more, and calls would wait for ever."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Child, "_pass_on", fail)
+    with pytest.raises(ChildEndedError, match="SIGKILL"):
+        child.call("getpid")
+    assert not child.usable
+
+
+def test_without_memory_for_its_thread_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Popen[bytes]] = []
+    real = child_process._start
+
+    def start(module: str, files: tuple[int, ...]) -> Popen[bytes]:
+        started.append(real(module, files))
+        return started[0]
+
+    def fail(_: threading.Thread) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(child_process, "_start", start)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(MemoryError):
+        Child("odd_child", rooms=1, room_bytes=1)
+    (process,) = started
+    assert process.returncode == -signal.SIGKILL
+    assert all(pipe.closed for pipe in (process.stdin, process.stdout, process.stderr) if pipe)
 
 
 @linux
