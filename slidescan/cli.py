@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import click
 
 from slidescan.errors import OUT_OF_MEMORY, SlidescanError, lacks_memory
 from slidescan.tools.regular_files import TOO_MANY_FILES
+from slidescan.tools.threads import ask_for_memory_first
 
 COMMANDS = {
     name: f"{package}.commands.{name.replace('-', '_')}"
@@ -78,6 +80,8 @@ class Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command line, whatever state its standard streams are in."""
         _open_standard_streams()
+        ask_for_memory_first()
+        logging.getLogger("asyncio").addFilter(_no_lack_of_memory)
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
@@ -103,10 +107,6 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException("interrupted") from error
-        except (MemoryError, RuntimeError, ImportError) as error:
-            if not lacks_memory(error):
-                raise
-            raise click.ClickException(OUT_OF_MEMORY) from error
         except OSError as error:
             if error.errno not in TOO_MANY_FILES:
                 raise
@@ -114,6 +114,10 @@ class Commands(click.Group):
                 f"{error.strerror}; raise the limit, e.g. ulimit -n 4096, and run the same command "
                 "again"
             ) from error
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            raise click.ClickException(OUT_OF_MEMORY) from error
 
 
 def _open_standard_streams() -> None:
@@ -129,6 +133,15 @@ def _open_standard_streams() -> None:
             if os.open(os.devnull, os.O_RDWR) == number and getattr(sys, name) is None:
                 stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
                 setattr(sys, name, stream)
+
+
+def _no_lack_of_memory(record: logging.LogRecord) -> bool:
+    """Drop what zarr's event loop tells of too little memory: the caller has the error, too.
+
+    And it could not be told: writing a traceback takes memory.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not lacks_memory(error)
 
 
 def _silence_streams() -> None:

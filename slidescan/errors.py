@@ -128,9 +128,9 @@ OUT_OF_MEMORY = (
 
 _LACKS = (
     *("allocate memory", "bad_alloc", "bad allocation", "out of memory", "start new thread"),
-    *("could not create a primitive", "failed to map segment"),
+    *("could not create a primitive", "failed to map segment", "Insufficient memory"),
 )
-"""In the messages of torch, OpenVINO, oneDNN, CPython's threads and the loader of libraries."""
+"""In messages of torch, OpenVINO, oneDNN, CPython's threads, the loader of libraries, OpenCV."""
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -139,6 +139,8 @@ def lacks_memory(error: BaseException) -> bool:
     >>> lacks_memory(RuntimeError("can't start new thread")), lacks_memory(ValueError("memory"))
     (True, False)
     """
-    if isinstance(error, RuntimeError | ImportError):
+    kind = type(error)
+    of_opencv = (kind.__module__, kind.__name__) == ("cv2", "error")  # importing it takes long
+    if of_opencv or isinstance(error, RuntimeError | ImportError):
         return any(words in str(error) for words in _LACKS)
     return isinstance(error, MemoryError)

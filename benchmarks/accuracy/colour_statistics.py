@@ -13,9 +13,9 @@ import click
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from slidescan_train.runs.run_folder import show
 
 from benchmarks.support.reports import about, tell
+from slidescan.commands.terminal import plain_bar
 from slidescan.errors import SlidescanError
 from slidescan.patches.labelled import Patches, load_data
 
@@ -29,7 +29,7 @@ def statistics(pixels: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
 
 def settings(patches: Patches) -> dict[str, list[float]]:
     """The settings of `augment.randstainna`, by their keys."""
-    rows = show(range(len(patches)), desc="colours", unit="patch")
+    rows = plain_bar(range(len(patches)), desc="colours", unit="patch")
     found = np.array([statistics(patches.pixels(row)) for row in rows])  # (N, 2, 3)
     means, spreads = found.mean(axis=0).round(1).tolist()
     means_sd, spreads_sd = found.std(axis=0).round(1).tolist()
@@ -53,7 +53,7 @@ def settings(patches: Patches) -> dict[str, list[float]]:
 def main(data: Path, ids: Path | None, cache: Path | None) -> None:
     """Print the mean and the standard deviation, over training patches, of their statistics."""
     try:
-        training = load_data(data, only=ids, cache=cache, progress=show).training
+        training = load_data(data, only=ids, cache=cache, progress=plain_bar).training
     except SlidescanError as error:
         raise click.ClickException(str(error)) from error
     tell({"randstainna": settings(training), "patches": len(training), **about()})

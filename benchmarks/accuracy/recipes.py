@@ -20,7 +20,6 @@ from typing import Any
 
 import click
 import numpy as np
-from slidescan_train.runs.run_folder import show
 
 from benchmarks.support.reports import markdown
 from benchmarks.support.studies import (
@@ -37,6 +36,7 @@ from benchmarks.support.studies import (
     options,
     spread,
 )
+from slidescan.commands.terminal import plain_bar
 from slidescan.errors import ConfigError, DataError
 from slidescan.patches.labelled import Data, Patches, load_data
 from slidescan.tools.atomic_files import replacing
@@ -96,7 +96,7 @@ class Study:
 
 def everything(folder: Path, cache: Path | None) -> Patches:
     """All patches of a folder, whatever its split."""
-    data = load_data(folder, cache=cache, progress=show)
+    data = load_data(folder, cache=cache, progress=plain_bar)
     first, second = data.training, data.validation
     return Patches(
         (*first.ids, *second.ids),

@@ -28,7 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
-from slidescan_train.runs.run_folder import show
 from slidescan_train.teachers.lineage import HeldOut, doubt
 
 from benchmarks.support.reports import markdown
@@ -46,7 +45,7 @@ from benchmarks.support.studies import (
     options,
     spread,
 )
-from slidescan.commands.terminal import warn
+from slidescan.commands.terminal import plain_bar, warn
 from slidescan.errors import DataError
 from slidescan.models.model import load
 from slidescan.patches.labelled import Data, Patches
@@ -98,7 +97,7 @@ def colour(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def colours(patches: Patches) -> NDArray[np.float32]:
     """The colours of each patch, (N, 9)."""
-    rows = show(range(len(patches)), desc="colours", unit="patch")
+    rows = plain_bar(range(len(patches)), desc="colours", unit="patch")
     return np.stack([colour(patches.pixels(row)) for row in rows])
 
 

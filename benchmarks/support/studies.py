@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from slidescan_train.recipe.config import TrainConfig, load_config
 from slidescan_train.runs.files import LAST
 from slidescan_train.runs.run import Request, run
-from slidescan_train.runs.run_folder import show
 
 from benchmarks.support.reports import about, keep
-from slidescan.commands.terminal import warn
+from slidescan.commands.terminal import plain_bar, warn
 from slidescan.engines.backend import Backend
 from slidescan.engines.ensemble import Ensemble
 from slidescan.errors import SlidescanError
@@ -61,7 +60,7 @@ class Recipe:
             validation=self.settings().validation,
             only=ids,
             cache=self.cache,
-            progress=show,
+            progress=plain_bar,
             say=lambda line: click.echo(line, err=True),
         )
 

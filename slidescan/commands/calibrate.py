@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from slidescan.commands.options import (
     model_option,
     training_libraries,
 )
-from slidescan.commands.terminal import bar, operating_lines, warn
+from slidescan.commands.terminal import bar, operating_lines, plain_bar, warn
 from slidescan.errors import DataError
 
 if TYPE_CHECKING:
@@ -144,8 +143,7 @@ def _load(
     from slidescan.patches.labelled import load_data
     from slidescan.patches.labelled.whole import load_all
 
-    progress = partial(tqdm, disable=None, dynamic_ncols=True)
-    name, request = data.resolve().name, request | {"progress": progress, "say": tqdm.write}
+    name, request = data.resolve().name, request | {"progress": plain_bar, "say": tqdm.write}
     if whole:
         every = load_all(data, only=ids, **request)
         _refuse_training(card, data, every.patches)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from slidescan.commands.options import PATH, training_libraries
+from slidescan.commands.terminal import plain_bar
 from slidescan.errors import DataError
 from slidescan.tools.atomic_files import check_png
 
@@ -58,17 +58,16 @@ def command(
         from slidescan.patches.labelled.survey import survey, survey_of
         from slidescan.patches.labelled.unlabelled import is_unlabelled, list_images
 
-    bar = partial(tqdm, disable=None, dynamic_ncols=True)
     data, problem = None, None
     if is_unlabelled(root):
         if ids or groups:
             raise DataError(f"{root}: images without labels; leave out --ids and --groups")
-        found = survey_of(list_images(root), cache=cache, progress=bar, say=tqdm.write)
+        found = survey_of(list_images(root), cache=cache, progress=plain_bar, say=tqdm.write)
         if report:
             defects.write_defects(report, found.defects)
     else:
         slides = read_slides(groups, root) if groups else None
-        found = survey(root, only=ids, cache=cache, progress=bar, say=tqdm.write)
+        found = survey(root, only=ids, cache=cache, progress=plain_bar, say=tqdm.write)
         data, problem = _divided(found, slides, report)
     for line in summary.report(found, data):
         click.echo(line)

@@ -35,26 +35,31 @@ def bar(
 
     With `share` only the share of `total` is shown, and the time left by the mean speed.
     """
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # its thread waits for ever where there is no memory to start it
-
     count, scale = "{n_fmt}/{total_fmt} {unit}", 0.0  # 0: counts are shown as they are
     if unit == PIXELS:
         count, unit, scale = "{n:.2f}/{total:.2f} {unit}", "Mpx", 1e-6
     told = (
         "[{elapsed}<{remaining}]" if share else f"{count} [{{elapsed}}<{{remaining}}, {{rate_fmt}}]"
     )
-    return tqdm(
+    return plain_bar(
         desc=description,
         total=total,
         unit=unit,
         unit_scale=scale,
         bar_format=f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {told}",
         disable=hidden or None,
-        dynamic_ncols=True,
         smoothing=0.0 if share else 0.05,
     )
+
+
+def plain_bar(*args: Any, disable: bool | None = None, **options: Any) -> tqdm[Any]:
+    """tqdm's own bar on stderr, by its options; silent where stderr is not a terminal."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread that warns where there is no memory to start it
+    make: Any = tqdm
+    made: tqdm[Any] = make(*args, disable=disable, dynamic_ncols=True, **options)
+    return made
 
 
 def say(message: str) -> None:

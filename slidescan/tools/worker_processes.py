@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 
+from slidescan.tools.threads import ask_for_memory_first
+
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
@@ -33,6 +35,7 @@ def sigint_blocked() -> Iterator[None]:
 
 def obey_parent() -> None:
     """Leave Ctrl-C to the parent, and end when the parent ends, even if it is killed."""
+    ask_for_memory_first()
     # The parent ends its workers by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The executor's own watch leaves a worker that waits for room in the queue of a dead parent.

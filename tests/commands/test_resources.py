@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from slidescan.maps.finished import open_finished
 from slidescan.maps.layout import Arrays
 from slidescan.patches import decoding
 from slidescan.tools import regular_files
+
+OpenCVError = type("error", (Exception,), {"__module__": "cv2"})
+"""cv2.error; OpenCV is a library of training."""
 
 
 @pytest.fixture
@@ -33,6 +38,7 @@ def finished(tmp_path: Path) -> Path:
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
         ImportError("libpng.so: failed to map segment from shared object"),
+        OpenCVError("(-4:Insufficient memory) Failed to allocate 110592 bytes"),
     ],
 )
 def test_too_little_memory_damages_no_map(
@@ -54,6 +60,25 @@ def test_too_little_memory_damages_no_map(
         patch.setattr("zarr.Array.__getitem__", raising(error))
         refused(run(*export), "map.zarr", "cannot be read", "out of memory")
     assert open_finished(finished).complete
+
+
+def test_an_event_loop_without_memory_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zarr's loop hands its errors to the caller and logs them; other errors are told in full."""
+    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
+    run("--version")
+    loop = asyncio.new_event_loop()
+    try:
+        for error in (MemoryError(), RuntimeError("can't start new thread")):
+            loop.call_exception_handler({"message": "in a callback", "exception": error})
+        assert caplog.text == ""
+        loop.call_exception_handler({"message": "in a callback", "exception": ValueError("a bug")})
+        loop.call_exception_handler({"message": "slow"})
+    finally:
+        loop.close()
+    assert "ValueError: a bug" in caplog.text
+    assert "slow" in caplog.text
 
 
 def raising(error: Exception) -> Callable[..., object]:

@@ -14,7 +14,7 @@ from slidescan.commands.options import (
     several_data_options,
     training_libraries,
 )
-from slidescan.commands.terminal import bar
+from slidescan.commands.terminal import bar, plain_bar
 from slidescan.errors import ConfigError
 from slidescan.tools.atomic_files import check_png
 
@@ -86,7 +86,6 @@ def command(
         from slidescan_train.loop.learner import Learner
         from slidescan_train.loop.range_test import range_test
         from slidescan_train.runs import pictures
-        from slidescan_train.runs.run_folder import show
 
     learner = Learner(settings, make_fabric(settings, device, threads))
     patches = load_data(
@@ -97,7 +96,7 @@ def command(
         only=ids,
         cache=cache,
         skip_bad=skip_bad,
-        progress=show,
+        progress=plain_bar,
         say=click.echo,
     )
     with bar("range test", steps, "step") as shown:

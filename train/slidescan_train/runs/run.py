@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from slidescan.commands.terminal import plain_bar
 from slidescan.errors import ConfigError
 from slidescan.models import model
 from slidescan.patches.labelled import Data, load_data
@@ -25,7 +26,7 @@ from slidescan_train.loop.training import Probabilities, train
 from slidescan_train.recipe.config import TrainConfig
 from slidescan_train.runs import checkpoint
 from slidescan_train.runs.files import CHECKPOINT, LAST, check_out
-from slidescan_train.runs.run_folder import RunFolder, show
+from slidescan_train.runs.run_folder import RunFolder
 from slidescan_train.teachers.lineage import HeldOut, Start, doubt
 from slidescan_train.teachers.published import load_published
 from slidescan_train.teachers.reshaping import reshaped
@@ -229,7 +230,7 @@ def _load(config: TrainConfig, request: Request, first: bool) -> Data:
         cache=request.cache,
         skip_bad=request.skip_bad,
         report=request.out / "defects.csv" if first else None,
-        progress=show if first else None,
+        progress=plain_bar if first else None,
         say=tqdm.write if first else None,
     )
 

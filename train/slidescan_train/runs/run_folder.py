@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from slidescan.commands.terminal import plain_bar
 from slidescan.models import familiarity, model
 from slidescan.models.card import ScoredPatches, TrainingPatches
 from slidescan.models.reference import Reference
@@ -68,7 +69,7 @@ class RunFolder:
         self._rewind()
         self._events = Events(self.out, purge_step=self.learner.steps + 1)
         done = len(self.progress.history) * len(self.data.training)
-        self._bar = show(
+        self._bar = plain_bar(
             total=self.config.epochs * len(self.data.training),
             initial=done + sum(map(len, self.progress.probabilities)),
             unit="patch",
@@ -201,9 +202,3 @@ class RunFolder:
             reproduce=f"{self.command} (epoch {epoch.number} of {self.config.epochs})",
             versions={name: version(name) for name in packages},
         )
-
-
-def show(*args: Any, **kwargs: Any) -> Any:
-    """Show tqdm's bar on stderr; silent where stderr is not a terminal."""
-    bar: Any = tqdm
-    return bar(*args, disable=None, dynamic_ncols=True, **kwargs)
