@@ -363,6 +363,21 @@ def test_a_process_of_jobs_that_dies_costs_the_slide_that_kills_it(
         assert maps.contents(out / name) == maps.contents(alone / expected)
 
 
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_of_jobs_end_with_the_command(
+    how: signal.Signals, archive: Path, alone: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """However it ends; and the same command resumes."""
+    out, log = tmp_path / "maps", tmp_path / "log"
+    command = ("heatmap", archive, "--out", out, "--model", tiny_model, *TORCH)
+    # Two processes, one that multiprocessing needs, and the first that reads a slide.
+    processes.stop_when(lambda count: count > 3, *command, "--jobs", "2", log=log, how=how)
+    ran(*command)
+    equal_values(out, alone)
+
+
 def test_a_process_of_jobs_that_dies_while_it_asks_leaves_its_slide_to_another(
     archive: Path, tmp_path: Path
 ) -> None:

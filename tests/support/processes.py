@@ -11,12 +11,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from waiting import PATIENCE_S, wait_until
 
 Prepare = Callable[[], None]
 
@@ -81,17 +84,68 @@ def stop(
     how: signal.Signals = signal.SIGKILL,
     prepare: Prepare | None = None,
 ) -> int:
-    """Run the command line and send it a signal after some time; returns the exit code."""
+    """Run the command line and send it a signal after some time; returns the exit code.
+
+    The processes that it had started must end with it.
+    """
     process = _started(arguments, log, None, BLOCK_CELLS, None, 1, prepare)
     process.join(after_s)
+    started = descendants(process.pid)
     if process.exitcode is None:
         os.kill(process.pid, how)
     process.join()
+    assert_ended(started)
     return int(process.exitcode)
 
 
-def _started(arguments: Sequence[object], *more: object) -> Any:
-    process = _forkserver().Process(target=_run, args=(tuple(map(str, arguments)), *more))
+def stop_when(
+    condition: Callable[[int], object], *arguments: object, log: Path, how: signal.Signals
+) -> int:
+    """`stop` once a condition, of the number of processes that it has started, is true."""
+    process = _started(arguments, log, None, BLOCK_CELLS, None, 1, None)
+    begun = wait_until(lambda: condition(len(descendants(process.pid))), 5 * PATIENCE_S)
+    assert begun, log.read_text()
+    started = descendants(process.pid)
+    os.kill(process.pid, how)
+    process.join()
+    assert_ended(started)
+    return int(process.exitcode)
+
+
+def descendants(pid: int) -> set[tuple[int, str]]:
+    """The living processes that a process has started, and theirs; none where /proc is missing.
+
+    Each with its time of start, because the system uses numbers again.
+    """
+    found = set()
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, tasks.read_text().split()):
+                found |= {(child, start) for start in _start(child)} | descendants(child)
+    return found
+
+
+def assert_ended(processes: set[tuple[int, str]]) -> None:
+    """Wait until processes have ended."""
+
+    def left() -> list[int]:
+        return [pid for pid, start in processes if start in _start(pid)]
+
+    assert wait_until(lambda: not left()), f"processes that stay: {left()}"
+
+
+def _start(pid: int) -> list[str]:
+    """When a process began, in the ticks of the system; nothing once it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [] if fields[0] in "ZX" else [fields[19]]
+
+
+def _started(arguments: Sequence[object], log: Path, *more: object) -> Any:
+    log.write_bytes(b"")  # it may be stopped before it opens it
+    process = _forkserver().Process(target=_run, args=(tuple(map(str, arguments)), log, *more))
     process.start()
     return process
 
