@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -17,8 +16,8 @@ from typing import Any
 import click
 
 from slidescan.errors import OUT_OF_MEMORY, SlidescanError, lacks_memory
+from slidescan.tools.little_memory import ask_before_threads, log_no_lack_of_memory
 from slidescan.tools.regular_files import TOO_MANY_FILES
-from slidescan.tools.threads import ask_for_memory_first
 
 COMMANDS = {
     name: f"{package}.commands.{name.replace('-', '_')}"
@@ -80,8 +79,8 @@ class Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command line, whatever state its standard streams are in."""
         _open_standard_streams()
-        ask_for_memory_first()
-        logging.getLogger("asyncio").addFilter(_no_lack_of_memory)
+        ask_before_threads()
+        log_no_lack_of_memory()
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
@@ -133,15 +132,6 @@ def _open_standard_streams() -> None:
             if os.open(os.devnull, os.O_RDWR) == number and getattr(sys, name) is None:
                 stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
                 setattr(sys, name, stream)
-
-
-def _no_lack_of_memory(record: logging.LogRecord) -> bool:
-    """Drop what zarr's event loop tells of too little memory: the caller has the error, too.
-
-    And it could not be told: writing a traceback takes memory.
-    """
-    error = record.exc_info[1] if record.exc_info else None
-    return error is None or not lacks_memory(error)
 
 
 def _silence_streams() -> None:

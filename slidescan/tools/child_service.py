@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from slidescan.tools.little_memory import ask_before_threads
 from slidescan.tools.shared_memory import attach
-from slidescan.tools.threads import ask_for_memory_first
 
 MOST_BYTES = 8 * 2**30
 """Of a child's own memory. A few kB of a file can ask for any amount, and the system might end the
@@ -41,7 +41,7 @@ def serve(prepare: Callable[[memoryview], Methods]) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _limit()
-    ask_for_memory_first()
+    ask_before_threads()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
     if os.name == "posix":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 
-from slidescan.tools.threads import ask_for_memory_first
+from slidescan.tools.little_memory import ask_before_threads, log_no_lack_of_memory
 
 
 @contextmanager
@@ -35,7 +35,8 @@ def sigint_blocked() -> Iterator[None]:
 
 def obey_parent() -> None:
     """Leave Ctrl-C to the parent, and end when the parent ends, even if it is killed."""
-    ask_for_memory_first()
+    ask_before_threads()
+    log_no_lack_of_memory()
     # The parent ends its workers by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The executor's own watch leaves a worker that waits for room in the queue of a dead parent.

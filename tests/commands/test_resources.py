@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,25 +58,6 @@ def test_too_little_memory_damages_no_map(
         patch.setattr("zarr.Array.__getitem__", raising(error))
         refused(run(*export), "map.zarr", "cannot be read", "out of memory")
     assert open_finished(finished).complete
-
-
-def test_an_event_loop_without_memory_is_told_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """zarr's loop hands its errors to the caller and logs them; other errors are told in full."""
-    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
-    run("--version")
-    loop = asyncio.new_event_loop()
-    try:
-        for error in (MemoryError(), RuntimeError("can't start new thread")):
-            loop.call_exception_handler({"message": "in a callback", "exception": error})
-        assert caplog.text == ""
-        loop.call_exception_handler({"message": "in a callback", "exception": ValueError("a bug")})
-        loop.call_exception_handler({"message": "slow"})
-    finally:
-        loop.close()
-    assert "ValueError: a bug" in caplog.text
-    assert "slow" in caplog.text
 
 
 def raising(error: Exception) -> Callable[..., object]:
