@@ -43,9 +43,9 @@ class Damage:
         self._check = TileCheck(path, directories) if directories else None
         self._found: dict[tuple[int, Box], Found] = {}
 
-    def reason(self, level: Level, block: Box) -> str | None:
-        """Why the data of a block look damaged although they decode; None where they do not."""
-        return self._check.reason(level.shape_px, block) if self._check else None
+    def reason(self, level: Level, block: Box, pixels: NDArray[np.uint8]) -> str | None:
+        """Why the data of a block (h, w, 4) look damaged; None where they do not."""
+        return self._check.reason(level.shape_px, block, pixels) if self._check else None
 
     def look_at(self, level: Level, block: Box, pixels: NDArray[np.uint8]) -> None:
         """Record a block (h, w, 4) of a suspicious colour; some slides have such areas."""

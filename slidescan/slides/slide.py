@@ -211,7 +211,7 @@ class Slide:
                 if isinstance(pixels, ReadError):
                     yield str(pixels)
                     continue
-                why = self.damage.reason(level, block)
+                why = self.damage.reason(level, block, pixels)
                 if why and not level.index and not self.damage.skip:
                     self.damage.note(level, block, why)
                     why = None

@@ -1,44 +1,101 @@
 """Tiles whose data look damaged although they decode: OpenSlide passes no decoder's warning on.
 
-Found: data that are zeros alone, and JPEG data without a beginning, an end or valid markers, or
-with a run of zeros. Not found: changed bits that give other valid codes.
+Found: data that are zeros alone, deflate data that do not match their checksum, and JPEG and JPEG
+2000 data whose markers cannot be or that hold a run of zeros (`tile_data`). Not found: changed bits
+that give other valid codes.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.geometry import Box
-from slidescan.slides.tiff_index import COMPRESSION, COUNTS, OFFSETS, PLANAR, TABLES, Directory
-
-JPEG = 7
-"""TIFF Technical Note 2."""
-
-START, END = b"\xff\xd8", b"\xff\xd9"
-PADDING = 16
-"""Bytes after the end of the data that some writers add."""
-
-MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""In the data of a scan 0xff is followed by 0, a restart marker or padding (ITU-T T.81, B.1.1)."""
-SCAN, PROGRESSIVE = b"\xff\xda", b"\xff\xc2"
-
-HUFFMAN, LUMINANCE_AC, END_OF_BLOCK = b"\xff\xc4", 0x10, 0x00
-ZEROS = bytes(64)
-"""More than two blocks in which every coefficient is the same: with the usual table each has 24
-bytes. What an interrupted copy leaves is a multiple of 512 bytes."""
+from slidescan.slides.pixels import copy_on_white
+from slidescan.slides.tiff_index import (
+    BITS,
+    CHANNELS,
+    COMPRESSION,
+    COUNTS,
+    FILL_ORDER,
+    OFFSETS,
+    PHOTOMETRIC,
+    PLANAR,
+    PREDICTOR,
+    TABLES,
+    Directory,
+)
+from slidescan.slides.tile_data import deflate_fault, jpeg2000_fault, jpeg_fault
 
 MOST_BYTES = 16 * 2**20
+"""Of the data of a tile that is looked at."""
+MOST_DECODED_BYTES = 64 * 2**20
+"""Of a tile's pixels that are decoded once more: a tile of 4096 x 4096 px."""
+
+RGB, DIFFERENCES = 2, 2
+"""Values of PhotometricInterpretation and Predictor, TIFF 6.0."""
 
 GLASS = 200
 """A block of one colour whose darkest channel is at least this may be glass."""
 BLACK = 8
 """A block that is darker was not imaged."""
+
+
+Pixels = NDArray[np.uint8]
+"""Of a tile as OpenSlide gives it, (h, w, 4): blue, green, red and alpha."""
+
+
+def _jpeg(level: Directory, content: bytes, _: Pixels | None) -> str | None:
+    tables = level.tags.get(TABLES)
+    return jpeg_fault(content, b"" if tables is None else tables.tobytes())
+
+
+def _jpeg2000(_: Directory, content: bytes, __: Pixels | None) -> str | None:
+    return jpeg2000_fault(content)
+
+
+def _deflate(level: Directory, content: bytes, pixels: Pixels | None) -> str | None:
+    assert level.tile_px is not None
+    # What OpenSlide has decoded need not be decoded again, which would take a tenth of a scan.
+    if pixels is not None and _sum_of(level, pixels) == content[-4:]:
+        return None
+    bits = level.number(CHANNELS, 1) * level.number(BITS, 1)
+    size = -(-math.prod(level.tile_px) * bits // 8)
+    # With another order the bits of each byte are reversed.
+    if not 0 < size <= MOST_DECODED_BYTES or level.number(FILL_ORDER, 1) != 1:
+        return None
+    return deflate_fault(content, size)
+
+
+def _sum_of(level: Directory, pixels: Pixels) -> bytes | None:
+    """The checksum of what gave a tile's pixels when it was inflated; None where it is unknown."""
+    predictor = level.number(PREDICTOR, 1)
+    kind = level.number(PHOTOMETRIC), level.number(CHANNELS, 1), level.number(BITS, 1)
+    if kind != (RGB, 3, 8) or predictor not in (1, DIFFERENCES):
+        return None
+    rgb = np.empty((*pixels.shape[:2], 3), np.uint8)
+    if not copy_on_white(pixels, rgb):
+        return None
+    if predictor == DIFFERENCES:
+        rgb[:, 1:] -= rgb[:, :-1].copy()
+    return zlib.adler32(rgb).to_bytes(4, "big")
+
+
+FAULTS: Mapping[int, Callable[[Directory, bytes, Pixels | None], str | None]] = {
+    7: _jpeg,  # TIFF Technical Note 2
+    8: _deflate,
+    32946: _deflate,  # the number before Adobe registered 8
+    33003: _jpeg2000,  # Aperio, YCbCr
+    33005: _jpeg2000,  # Aperio, RGB
+}
+"""What looks at the data of a tile, by TIFF's number of the compression."""
 
 
 class TileCheck:
@@ -47,90 +104,67 @@ class TileCheck:
     def __init__(self, path: Path, directories: Sequence[Directory]) -> None:
         self._file = _File(path)
         self._levels = {
-            each.shape_px: each
+            each.shape_px: _Level(each, bytearray(_tiles(each)))
             for each in reversed(directories)  # of equal images OpenSlide takes the first
             if each.tile_px and each.number(PLANAR, 1) == 1 and _fits(each)
         }
 
-    def reason(self, shape_px: tuple[int, int], block: Box) -> str | None:
+    def reason(self, shape_px: tuple[int, int], block: Box, pixels: Pixels) -> str | None:
         """Why the data of a block look damaged; None where they do not.
 
-        `shape_px` is that of its level, by which it is found, `block` in pixels of the level.
+        `shape_px` is that of its level, by which it is found, `block` in pixels of the level,
+        `pixels` what OpenSlide read of it.
         """
         level = self._levels.get(shape_px)
-        if level is None or level.tile_px is None:
+        if level is None or level.directory.tile_px is None:
             return None
-        (height, width), across = level.tile_px, -(-shape_px[1] // level.tile_px[1])
+        height, width = level.directory.tile_px
+        across = -(-shape_px[1] // width)
         for row in range(block.y0 // height, -(-block.y1 // height)):
             for column in range(block.x0 // width, -(-block.x1 // width)):
-                found = self._tile(level, row * across + column)
+                index = row * across + column
+                if level.sound[index]:
+                    continue
+                tile = Box(row * height, column * width, (row + 1) * height, (column + 1) * width)
+                found = self._tile(level.directory, index, pixels if tile == block else None)
                 if found:
                     return found
+                level.sound[index] = 1
         return None
 
-    def _tile(self, level: Directory, index: int) -> str | None:
-        count = int(level.tags[COUNTS].flat[index])
-        if not 0 < count <= MOST_BYTES:  # none: a gap, which is told elsewhere
+    def _tile(self, level: Directory, index: int, pixels: Pixels | None) -> str | None:
+        at, count = (int(level.tags[tag].flat[index]) for tag in (OFFSETS, COUNTS))
+        # A count of 0 is a gap, which is told elsewhere.
+        if not 0 < count <= MOST_BYTES or not 0 <= at < 2**63:
             return None
-        content = self._file.read(int(level.tags[OFFSETS].flat[index]), count)
-        if content.count(0) == len(content):
+        content = self._file.read(at, count)
+        if not content.strip(b"\0"):
             return "its data are zeros alone"
-        if level.number(COMPRESSION) != JPEG:
-            return None
-        tables = level.tags.get(TABLES)
-        return jpeg_fault(content, b"" if tables is None else tables.tobytes())
+        fault = FAULTS.get(level.number(COMPRESSION))
+        return fault(level, content, pixels) if fault else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """An image, and which of its tiles were looked at and are sound: several blocks have them."""
+
+    directory: Directory
+    sound: bytearray
+
+
+def _tiles(directory: Directory) -> int:
+    """How many tiles an image has."""
+    assert directory.tile_px is not None
+    (height, width), (tall, wide) = directory.shape_px, directory.tile_px
+    return -(-height // tall) * -(-width // wide)
 
 
 def _fits(directory: Directory) -> bool:
     """Whether there is an offset and a size for each tile."""
-    assert directory.tile_px is not None
-    (height, width), (tall, wide) = directory.shape_px, directory.tile_px
-    tiles = -(-height // tall) * -(-width // wide)
+    tiles = _tiles(directory)
     return all(
         tag in directory.tags and directory.tags[tag].size >= tiles for tag in (OFFSETS, COUNTS)
     )
-
-
-def jpeg_fault(content: bytes, tables: bytes = b"") -> str | None:
-    """What is wrong with JPEG data, as far as markers tell; None where nothing is.
-
-    `tables` are those that a TIFF keeps for all of its tiles.
-
-    >>> jpeg_fault(b"\\xff\\xd8\\xff\\xda\\x12\\xff\\x00\\x34\\xff\\xd9") is None
-    True
-    >>> jpeg_fault(b"\\xff\\xd8\\xff\\xda\\x12\\xff\\x00\\x34\\x00\\x00")
-    'its JPEG data have no end'
-    """
-    if not content.startswith(START):
-        return "its JPEG data have no beginning"
-    end = content.rfind(END, -PADDING - len(END))
-    if end < 0:
-        return "its JPEG data have no end"
-    scan = content.find(SCAN)
-    several_scans = content.find(PROGRESSIVE, 0, max(0, scan)) >= 0
-    if scan < 0 or (not several_scans and MARKER.search(content, scan + len(SCAN), end)):
-        return "its JPEG data have markers where none can be"
-    zeros = content.find(ZEROS, scan, end) if scan >= 0 and not several_scans else -1
-    if zeros >= 0 and _zeros_are_noise(content[:scan] + tables):
-        return "its JPEG data hold a run of zeros that no picture has"
-    return None
-
-
-def _zeros_are_noise(header: bytes) -> bool:
-    """Whether zeros in the data of a scan stand for coefficients, and not for a flat area.
-
-    The shortest code of a Huffman table is all zeros (ITU-T T.81, annex C). Where it stands for the
-    end of a block, zeros are a flat area; else every coefficient of many blocks would be the same.
-    """
-    at = header.find(HUFFMAN)
-    while at >= 0:
-        place, end = at + 4, at + 2 + int.from_bytes(header[at + 2 : at + 4], "big")
-        while place + 17 <= min(end, len(header) - 1):
-            if header[place] == LUMINANCE_AC:
-                return header[place + 17] != END_OF_BLOCK
-            place += 17 + sum(header[place + 1 : place + 17])
-        at = header.find(HUFFMAN, max(at + 2, end))
-    return False
 
 
 def one_colour(rgb: NDArray[np.uint8]) -> bool:
