@@ -39,7 +39,9 @@ def build_page(root: Path) -> None:
         )
     page = root / VIEWER / "page"
     for command in ("ci", "--no-progress"), ("run", "build"):
-        done = subprocess.run([npm, *command], cwd=page, capture_output=True, text=True)
+        done = subprocess.run(
+            [npm, *command], cwd=page, capture_output=True, encoding="utf-8", errors="replace"
+        )
         if done.returncode:
             said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             reason = " ".join(said[-1:])
@@ -56,7 +58,11 @@ def bill_of_materials(root: Path) -> dict[str, Any]:
     installs are there with the versions that the tests passed with.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (root / "constraints.txt").read_text(), re.M))
+    pinned = dict(
+        re.findall(
+            r"^([\w.-]+)==(\S+)$", (root / "constraints.txt").read_text(encoding="utf-8"), re.M
+        )
+    )
     extras = project["optional-dependencies"]
     needed = {_name(each): "required" for each in project["dependencies"]}
     for extra in sorted(extras.keys() - {"dev"}):
@@ -119,7 +125,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if version != "editable":
             bill = Path(self.directory, "slidescan.cdx.json")
             bill.parent.mkdir(parents=True, exist_ok=True)
-            bill.write_text(json.dumps(bill_of_materials(Path(self.root)), indent=2) + "\n")
+            content = json.dumps(bill_of_materials(Path(self.root)), indent=2) + "\n"
+            bill.write_text(content, encoding="utf-8", newline="\n")
             build_data["sbom_files"].append(str(bill))
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

@@ -99,11 +99,16 @@ def check_exist(*paths: Path | None) -> None:
 
 
 def check_map_name(out: Place) -> None:
-    """Refuse the name of a file for a map, which is a folder.
+    """Refuse the name of a file for a map, which is a folder, and a place that ends with a command.
 
     Raises:
-        MapError: the name ends like a file's.
+        MapError: the name ends like a file's, or is memory://.
     """
+    if isinstance(out, Url) and out.scheme == "memory":
+        raise MapError(
+            f"--out {out}: is this command's own memory, which ends with it; name a folder or a "
+            "bucket, or call slidescan.scan in Python, which reads such a map afterwards"
+        )
     if out.suffix.lower() not in FILES or (isinstance(out, Path) and out.is_dir()):
         return
     zarr = out.with_name(f"{out.stem}.zarr")

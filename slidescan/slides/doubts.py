@@ -55,7 +55,7 @@ def find_doubts(
     if directories and directories[0].number(PHOTOMETRIC, 2) in GREY:
         yield "has one grey channel; the models were trained on H&E in colour"
     yield from _of_dicom(recorded)
-    yield from _of_planes(recorded)
+    yield from _of_paths(recorded)
     yield from _of_levels(levels)
     if shift is not None and shift >= SHIFT:
         yield (
@@ -75,10 +75,7 @@ def _of_dicom(recorded: Mapping[str, str]) -> Iterator[str]:
         yield "is a part of a DICOM concatenation; what lies in its other parts is not read"
 
 
-def _of_planes(recorded: Mapping[str, str]) -> Iterator[str]:
-    for name in ("dicom.TotalPixelMatrixFocalPlanes", "ventana.Z-layers"):
-        if recorded.get(name, "1").strip() not in ("", "0", "1"):
-            yield f"has {recorded[name]:.20} focal planes, of which OpenSlide reads a single one"
+def _of_paths(recorded: Mapping[str, str]) -> Iterator[str]:
     paths = recorded.get("dicom.NumberOfOpticalPaths", "1").strip()
     if paths not in ("", "0", "1"):
         yield f"has {paths:.20} optical paths (channels), of which OpenSlide reads the first"

@@ -22,6 +22,7 @@ from slidescan.slides import properties
 from slidescan.slides.damage import Damage, place
 from slidescan.slides.doubts import check_photometric, find_doubts
 from slidescan.slides.fingerprint import find_fingerprint
+from slidescan.slides.focal_planes import find_planes
 from slidescan.slides.handle import Handle, Pixels, ReadError, open_handle
 from slidescan.slides.pixels import Gathered, copy_on_white
 from slidescan.slides.plane import Plane, read_resampled
@@ -78,6 +79,8 @@ class Slide:
         self.warnings += tuple(
             find_doubts(directories, recorded, self.levels, handle.profile_shift())
         )
+        if planes := find_planes(path, recorded):
+            self.warnings += (planes,)
         self.fingerprint = find_fingerprint(path, recorded)
         self._gap_bounds = [
             properties.find_gap_bounds(recorded, self.bounds_l0, level) for level in self.levels

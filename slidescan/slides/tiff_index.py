@@ -1,7 +1,9 @@
 """The directories of a TIFF: what OpenSlide reads of them but does not tell.
 
-Classic TIFF and BigTIFF (TIFF 6.0; awaresystems.be/imaging/tiff/bigtiff.html). Only the tags below
-are read, and of each a bounded number of values, so that a damaged count costs no memory.
+Classic TIFF, BigTIFF (TIFF 6.0; awaresystems.be/imaging/tiff/bigtiff.html) and NDPI, which is
+classic TIFF whose links between directories have 64 bits. Only the tags below are read, and of each
+a bounded number of values, so that a damaged count costs no memory. In an NDPI of more than 4 GB
+only values of at most 4 bytes are right: the offsets of others lack their upper bits.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ FILL_ORDER, DESCRIPTION, CHANNELS, PLANAR = 266, 270, 277, 284
 PREDICTOR, SAMPLE_FORMAT = 317, 339
 TILE_WIDTH, TILE_HEIGHT, OFFSETS, COUNTS = 322, 323, 324, 325
 TABLES, ICC = 347, 34675
+NDPI, NDPI_PLANE = 65420, 65424
+"""Of Hamamatsu (openslide.org/formats/hamamatsu): its mark, and the offset of a focal plane."""
 
 WANTED = frozenset(
     (
         *(WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION, CHANNELS, PLANAR),
         *(FILL_ORDER, PREDICTOR, SAMPLE_FORMAT, TILE_WIDTH, TILE_HEIGHT, OFFSETS, COUNTS),
-        *(TABLES, ICC),
+        *(TABLES, ICC, NDPI, NDPI_PLANE),
     )
 )
 
-TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 16: "u8", 18: "u8"}
+TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 9: "i4", 16: "u8", 18: "u8"}
 """numpy's names of TIFF's types of numbers and bytes; fractions and floats are not needed."""
 
 MOST_DIRECTORIES = 256
@@ -89,20 +93,34 @@ def _directories(file: BinaryIO) -> Iterator[Directory]:
     word = np.dtype(f"{order}u8" if big else f"{order}u4")
     count = np.dtype(f"{order}u8" if big else f"{order}u2")
     entry = np.dtype([("tag", f"{order}u2"), ("type", f"{order}u2"), ("count", word), ("at", word)])
-    offset = int(np.frombuffer(start, word, 1, 8 if big else 4)[0])
+    link = np.dtype(f"{order}u8")
+    offset = int(np.frombuffer(start, link, 1, 8 if big else 4)[0])
+    if not big and not (offset < size and _is_ndpi(_rows(file, offset, count, entry))):
+        link = word
+        offset = int(np.frombuffer(start, link, 1, 4)[0])
     seen: set[int] = set()
     while 0 < offset < size and offset not in seen and len(seen) < MOST_DIRECTORIES:
         seen.add(offset)
-        entries = _values(file, offset, count, 1)
-        if entries is None or int(entries[0]) > 4096:  # real ones have some twenty
-            return
-        at = offset + count.itemsize
-        rows = _values(file, at, entry, int(entries[0]))
+        rows = _rows(file, offset, count, entry)
         if rows is None:
             return
         yield Directory({int(row["tag"]): values for row, values in _tags(file, rows, order)})
-        following = _values(file, at + rows.nbytes, word, 1)
+        following = _values(file, offset + count.itemsize + rows.nbytes, link, 1)
         offset = 0 if following is None else int(following[0])
+
+
+def _rows(
+    file: BinaryIO, offset: int, count: np.dtype[Any], entry: np.dtype[Any]
+) -> NDArray[Any] | None:
+    """The entries of the directory at an offset; None where there is none."""
+    entries = _values(file, offset, count, 1)
+    if entries is None or int(entries[0]) > 4096:  # real ones have some twenty
+        return None
+    return _values(file, offset + count.itemsize, entry, int(entries[0]))
+
+
+def _is_ndpi(rows: NDArray[Any] | None) -> bool:
+    return rows is not None and bool((rows["tag"] == NDPI).any())
 
 
 def _tags(

@@ -85,7 +85,7 @@ def _sum_of(level: Directory, pixels: Pixels) -> bytes | None:
         return None
     if predictor == DIFFERENCES:
         rgb[:, 1:] -= rgb[:, :-1].copy()
-    return zlib.adler32(rgb).to_bytes(4, "big")
+    return zlib.adler32(rgb.data).to_bytes(4, "big")
 
 
 FAULTS: Mapping[int, Callable[[Directory, bytes, Pixels | None], str | None]] = {

@@ -40,7 +40,8 @@ def serve(prepare: Callable[[memoryview], Methods]) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    _limit()
+    limit_memory(MOST_BYTES)
+    _limit("RLIMIT_CORE", 0)  # what a crash leaves
     ask_before_threads()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
@@ -83,13 +84,20 @@ def _or_end(answer: Callable[[dict[str, Any]], None], call: dict[str, Any]) -> N
         os._exit(1)
 
 
-def _limit() -> None:
-    """Write no core dump, and end at `MOST_BYTES` of memory instead of taking the machine's."""
+def limit_memory(most_bytes: int) -> None:
+    """End at so much memory instead of taking the machine's; a later task may have another limit.
+
+    Python and libraries raise MemoryError or std::bad_alloc then. Windows has no such limit.
+    """
+    _limit("RLIMIT_DATA", min(most_bytes, MOST_BYTES))
+
+
+def _limit(name: str, most: int) -> None:
     try:
         import resource
     except ModuleNotFoundError:  # Windows
         return
-    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, MOST_BYTES)):
-        _, hard = resource.getrlimit(kind)
-        if hard == resource.RLIM_INFINITY or hard > most:
-            resource.setrlimit(kind, (most, hard))
+    kind = getattr(resource, name)
+    _, hard = resource.getrlimit(kind)
+    if hard == resource.RLIM_INFINITY or hard > most:
+        resource.setrlimit(kind, (most, hard))

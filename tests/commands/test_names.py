@@ -85,6 +85,8 @@ def test_a_wrong_name_gets_the_right_one(wrong: str, hint: str) -> None:
         ("heatmap {map} --out again.zarr", "is a map, not a slide"),
         ("heatmap {slide} --out {folder}/map.png", "map.zarr; slidescan export png draws"),
         ("heatmap {slide} --out {folder}/map.tif", "a map is a zarr folder, not a .tif file"),
+        ("heatmap {slide} --out memory://x/map.zarr", "is this command's own memory"),
+        ("heatmap {slide} --out memory://x", "name a folder or a bucket"),
         ("heatmap {folder}/sectoin.tif --out again.zarr", "did you mean"),
         ("verify {slide} {folder}/mpa.zarr", "did you mean"),
         ("heatmap {slide} --out again.zarr --model bset", "did you mean best?"),

@@ -19,6 +19,7 @@ from typing import Any
 
 import annotation_files
 import hostile
+import hostile_onnx
 import maps
 import models
 import networks
@@ -310,6 +311,25 @@ def test_checkpoints(tmp_path: Path) -> None:
         return ends_well(lambda: checkpoint.load(path))
 
     fuzz(safetensors_of(path.read_bytes()), tell, EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_onnx_teachers(tmp_path: Path) -> None:
+    import torch
+    from slidescan_train.teachers.teacher import load_teacher
+
+    path, device = tmp_path / "a.onnx", torch.device("cpu")
+
+    def read() -> object:
+        return load_teacher(str(path), device)
+
+    def tell(content: bytes) -> bool:
+        path.write_bytes(content)
+        return ends_well(read)
+
+    assert tell(hostile_onnx.network().SerializeToString())
+    fuzz(hostile_onnx.files(), tell, EXAMPLES)
 
 
 @pytest.fixture(scope="module")

@@ -90,8 +90,6 @@ def test_a_colour_profile_counts_by_what_it_would_change() -> None:
     [
         ({"dicom.PhotometricInterpretation": "YBR_ICT"}, "salmon and blue"),
         ({"dicom.ConcatenationUID": "1.2.3"}, "part of a DICOM concatenation"),
-        ({"dicom.TotalPixelMatrixFocalPlanes": "3"}, "3 focal planes"),
-        ({"ventana.Z-layers": "5"}, "5 focal planes"),
         ({"dicom.NumberOfOpticalPaths": "4"}, "4 optical paths"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from learning import TINY, VALIDATION, fit, tiny
 from onnx import TensorProto, helper, numpy_helper
 from slidescan_train.loop.learner import predict, tumour
+from slidescan_train.teachers import onnx_network
 from slidescan_train.teachers.teacher import Teacher, load_teacher
 from torch import Tensor
 
@@ -167,6 +169,28 @@ def test_damaged_and_unknown_content_is_refused_in_one_line(tmp_path: Path) -> N
         graph.node[-1].op_type, graph.node[-1].domain = "Unheard", "elsewhere"
 
     refused(onnx_file(tmp_path / "unknown.onnx", change=unknown), "elsewhere.Unheard")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory")
+def test_a_graph_that_feeds_itself_takes_no_memory_here(tmp_path: Path) -> None:
+    """OpenVINO follows it until no memory is left."""
+    import resource
+
+    def feed(graph: onnx.GraphProto) -> None:
+        graph.node[1].input.append("linear")
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(onnx_file(tmp_path / "a.onnx", change=feed), "asks for more memory than a network of")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20  # kB
+
+
+def test_a_crash_of_openvino_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = onnx_file(tmp_path / "a.onnx")
+    with monkeypatch.context() as patched:
+        patched.setattr(onnx_network.PROCESSES, "module", "crashing_onnx")
+        refused(path, "a.onnx: OpenVINO crashed at it")
+    load_teacher(str(path), CPU)
 
 
 def test_weights_in_another_file_are_refused(

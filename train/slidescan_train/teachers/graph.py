@@ -10,11 +10,9 @@ from torch import Tensor
 from slidescan.engines.openvino.engine import DEVICE, properties
 from slidescan.engines.openvino.graph import convert
 from slidescan.engines.openvino.runtime import ov
-from slidescan.geometry import PATCH_PX
 from slidescan.networks.fast_rewrites import rewritten
 from slidescan.networks.network import Network
-
-SHAPE = (3, PATCH_PX, PATCH_PX)
+from slidescan_train.teachers.sources import SHAPE
 
 
 class Graph:

@@ -1,4 +1,4 @@
-"""A network in an ONNX file, which holds a graph and numbers but no code, run by OpenVINO."""
+"""A network in an ONNX file as a teacher, run by OpenVINO."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slidescan.engines.openvino.runtime import ov
 from slidescan.errors import ModelError
-from slidescan.models.card import MOST_WEIGHTS
-from slidescan.tools.regular_files import read_regular
-from slidescan_train.teachers.graph import SHAPE, Graph
+from slidescan.tools.child_pool import ChildPool
+from slidescan.tools.child_process import CallError, ChildEndedError
+from slidescan_train.teachers.graph import Graph
+from slidescan_train.teachers.onnx_files import cannot_run, does_not_take, parse, read
 
-WANTED = f"it must take float32 RGB (N, {', '.join(map(str, SHAPE))}) with values 0..255, any N"
+PROCESSES = ChildPool("slidescan_train.teachers.onnx_process", rooms=1, room_bytes=4096, most=1)
 
-# An entry of external_data in ONNX's protobuf: field 1, 8 bytes, then field 2.
-EXTERNAL = b"\x0a\x08location\x12"
 SELECTING = frozenset(
     ("Convert", "Gather", "Reshape", "Slice", "Split", "Squeeze", "StridedSlice", "Transpose")
 ) | {"Unsqueeze", "VariadicSplit"}
@@ -33,60 +31,45 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read and compile the file. Raises `ModelError` where it is not such a network."""
-        content = _read(path)
+        """Read and compile the file. Raises `ModelError` where it is not such a network.
+
+        Another process does so first: what makes OpenVINO crash, or take all memory, ends there.
+        """
+        content = read(path)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._path = path
-        model = _parse(path, content)
-        _check(path, model)
+        _attempt(path)
+        model = parse(path, content)
         self._probabilities = _ends_in_probabilities(model)
         try:
             self._graph = Graph(model)
         except RuntimeError as error:
-            raise ModelError(f"{path}: OpenVINO cannot run it: {_reason(error)}") from error
+            raise cannot_run(path, error) from error
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits on the device of `x`. Raises `ModelError` where the graph refuses the batch."""
         try:
             values = self._graph(x)
         except RuntimeError as error:
-            raise ModelError(
-                f"{self._path}: does not take {len(x)} patches: {_reason(error)}; {WANTED}"
-            ) from error
+            raise does_not_take(self._path, len(x), error) from error
         return _logits(values) if self._probabilities else values
 
 
-def _read(path: Path) -> bytes:
+def _attempt(path: Path) -> None:
     try:
-        return read_regular(path, MOST_WEIGHTS)
+        child = PROCESSES.take()
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}; correct --teacher") from error
-
-
-def _parse(path: Path, content: bytes) -> Any:
-    if EXTERNAL in content:
-        # The SHA-256 in a student's card would not be that of the weights.
-        raise ModelError(
-            f"{path}: its weights are in another file; export it with external_data=False"
-        )
+        raise ModelError(f"{path}: the process that tries it cannot be started: {error}") from error
     try:
-        return ov.Core().read_model(content, b"")
-    except RuntimeError as error:
+        child.call("attempt", path=str(path.absolute()))
+    except CallError as error:
+        raise ModelError(str(error)) from error
+    except ChildEndedError as error:
         raise ModelError(
-            f"{path}: not an ONNX model that OpenVINO can read: {_reason(error)}"
+            f"{path}: OpenVINO crashed at it ({error}); the file is damaged or was made to do so"
         ) from error
-
-
-def _check(path: Path, model: Any) -> None:
-    if (len(model.inputs), len(model.outputs)) != (1, 1):
-        raise ModelError(
-            f"{path}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; it must "
-            "have one of each"
-        )
-    shape, kind = model.input(0).partial_shape, model.input(0).element_type
-    fits = shape.compatible(ov.PartialShape([-1, *SHAPE])) and kind == ov.Type.f32
-    if not (fits and shape[0].is_dynamic):
-        raise ModelError(f"{path}: takes {kind.to_string()} {shape.to_string()}; {WANTED}")
+    finally:
+        PROCESSES.keep(child)
 
 
 def _ends_in_probabilities(model: Any) -> bool:
@@ -102,10 +85,3 @@ def _logits(p: Tensor) -> Tensor:
     p = p.clamp(smallest, 1 - smallest)
     flat = p.reshape(len(p), -1)
     return p.log() if flat.shape[1] > 1 else p.logit()
-
-
-def _reason(error: RuntimeError) -> str:
-    """What OpenVINO says, without the places in its own sources."""
-    lines = (line.strip() for line in str(error).splitlines())
-    said = [x for x in lines if x and not x.startswith(("Exception from", "Check ", "FrontEnd "))]
-    return " ".join(said)[:200].rstrip(". ") or "no reason given"

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from slidescan.errors import ModelError
+from slidescan.geometry import PATCH_PX
 from slidescan.models.card import read_card
+
+SHAPE = (3, PATCH_PX, PATCH_PX)
+"""Of a patch, as a teacher takes it."""
 
 IMAGENET = "imagenet"
 """The name of the weights that an installed package holds."""
