@@ -48,6 +48,7 @@ from slidescan.networks.network import Network
 from slidescan.patches.labelled import load_data
 from slidescan.patches.labelled.patches import Patches
 from slidescan.patches.labelled.splits import ids_sha256
+from slidescan.patches.labelled.whole import load_all
 from slidescan.protocols import Engine
 from slidescan.scanning.pipeline import TILE_PX
 from slidescan.tools.hardware import cores
@@ -196,7 +197,7 @@ def main(
     """Evaluate and time the models; print tables as Markdown."""
     names = names or tuple(shipped_names())
     if validation:
-        patches = load_data(validation, validation=0, cache=cache).training
+        patches = load_all(validation, cache=cache).patches
     elif data:
         patches = load_data(data, only=ids, cache=cache).validation
     else:
