@@ -241,7 +241,7 @@ def test_a_file_goes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.M
     [
         ("quik", ("quik: no such configuration", "did you mean quick?", "slidescan configs")),
         ("configs/seed.yml", ("no such configuration", "did you mean seed?")),
-        ("mine", ("known: pcam, best, default",)),
+        ("mine", ("known: pcam, best, best-shifts",)),
     ],
 )
 def test_a_wrong_name_is_answered_by_the_nearest(name: str, parts: tuple[str, ...]) -> None:
