@@ -107,8 +107,10 @@ class _Processes:
     def __exit__(self, *_: object) -> None:
         for each in self._running.values():
             each.process.terminate()
+            each.pipe.close()  # one that has asked for a slide waits for no answer
         for each in self._running.values():
             each.process.join(PATIENCE_S)
+            each.process.kill()  # else Python would wait for it for ever, at its end
 
     def run(self, jobs: int) -> None:
         """Scan all slides, but for those that become suspects."""
@@ -208,7 +210,7 @@ def _work(share: _Share, pipe: Any) -> None:
         told.send(cohort.run(told.tasks(), told.send))
     except SlidescanError as error:
         told.send(error)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # the parent is ending
         pass
 
 
@@ -227,8 +229,11 @@ class _Pipe:
     def tasks(self) -> Iterator[Task]:
         """Ask the parent for one slide after the other. One thread at a time."""
         while True:
-            self.send(None)
-            task: Task | None = self._pipe.recv()
+            try:
+                self.send(None)
+                task: Task | None = self._pipe.recv()
+            except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is ending
+                return
             if task is None:
                 return
             yield task

@@ -21,6 +21,7 @@ import slides
 from commands import ran, refused, run
 from maps import TORCH
 from processes import Strike
+from waiting import PATIENCE_S
 
 from slidescan.engines import engine_pool
 from slidescan.maps.store import Heatmap
@@ -392,6 +393,20 @@ def test_a_process_of_jobs_that_dies_while_it_asks_leaves_its_slide_to_another(
     theirs.close()
     assert [pool._step(), pool._step()] == [None, died]
     assert died.begun == {"s0.zarr": task}
+
+
+@posix
+@pytest.mark.slow
+def test_a_process_of_jobs_that_waits_for_a_slide_ends_with_the_batch(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """It has asked for one, and the batch is stopped before it answers."""
+    share = jobs._Share(tmp_path, now(), Options(models=(str(tiny_model),)), "")
+    with jobs._Processes(share, [], pytest.fail) as pool:
+        pool._start()
+        ((ours, waiting),) = pool._running.items()
+        assert ours.poll(5 * PATIENCE_S)
+    assert waiting.process.exitcode == 0
 
 
 def test_shards_are_all_of_the_slides(

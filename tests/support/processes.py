@@ -93,7 +93,8 @@ def stop(
     started = descendants(process.pid)
     if process.exitcode is None:
         os.kill(process.pid, how)
-    process.join()
+    process.join(5 * PATIENCE_S)
+    assert process.exitcode is not None, log.read_text()
     assert_ended(started)
     return int(process.exitcode)
 
@@ -107,7 +108,8 @@ def stop_when(
     assert begun, log.read_text()
     started = descendants(process.pid)
     os.kill(process.pid, how)
-    process.join()
+    process.join(5 * PATIENCE_S)
+    assert process.exitcode is not None, log.read_text()
     assert_ended(started)
     return int(process.exitcode)
 
