@@ -210,7 +210,7 @@ def _work(share: _Share, pipe: Any) -> None:
         told.send(cohort.run(told.tasks(), told.send))
     except SlidescanError as error:
         told.send(error)
-    except (KeyboardInterrupt, BrokenPipeError):  # the parent is ending
+    except KeyboardInterrupt:
         pass
 
 
@@ -223,16 +223,16 @@ class _Pipe:
 
     def send(self, found: Outcome | SlidescanError | list[Task] | None) -> None:
         """Tell the parent an outcome, an error, or the slides of others at the end."""
-        with self._sending:
+        with self._sending, suppress(BrokenPipeError, ConnectionResetError):  # the parent ends
             self._pipe.send(found)
 
     def tasks(self) -> Iterator[Task]:
         """Ask the parent for one slide after the other. One thread at a time."""
         while True:
+            self.send(None)
             try:
-                self.send(None)
                 task: Task | None = self._pipe.recv()
-            except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is ending
+            except (EOFError, ConnectionResetError):  # the parent ends
                 return
             if task is None:
                 return

@@ -62,8 +62,6 @@ def _ndpi_offsets(path: Path) -> set[int]:
     """Offsets of the focal planes of an NDPI; none in other files. OpenSlide reads that of 0."""
     try:
         directories = read_directories(path)
-    except OSError:
-        return (
-            set()
-        )  # OpenSlide has opened the file, and reading its pixels will show what is wrong
+    except OSError:  # OpenSlide has opened it: reading the pixels will show what is wrong
+        return set()
     return {each.number(NDPI_PLANE) for each in directories if NDPI_PLANE in each.tags}
