@@ -4,9 +4,10 @@
         [--teacher MODEL]... [--threads N]
 
 Without --data the patches are noise; their content does not change the time. Each side takes steps
-for --seconds after a few that are not counted. With teachers a third side takes unaugmented steps
-without them, and the forward pass of each is timed in torch and as training runs it. Needs the
-extra `train`.
+for --seconds after a few that are not counted. With bf16 on a CPU a further side has its depthwise
+convolutions in bf16 as well, which training keeps in float32. With teachers another side takes
+unaugmented steps without them, and the forward pass of each is timed in torch and as training runs
+it. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 import torch
 from lightning_fabric import Fabric
+from slidescan_train.loop import learner as learning
 from slidescan_train.loop.devices import make_fabric, worker_count
 from slidescan_train.loop.learner import Learner, to_input, tumour
 from slidescan_train.loop.loader import Loader, epoch_plan
@@ -64,13 +67,15 @@ def measure(
     return {"images_per_s": round(images / taken, 1), "waiting": round(waited / taken, 4)}
 
 
-def passes(source: str, count: int, seconds: float, device: torch.device) -> dict[str, float]:
+def passes(
+    source: str, precision: str, count: int, seconds: float, device: torch.device
+) -> dict[str, float]:
     """Time a teacher's forward pass of `count` patches, in turn in torch and as training runs it.
 
     Milliseconds of the fastest pass: other work on the machine only adds to them.
     """
     network = load(source).network.to(device)
-    (teacher,) = load_teachers([source], device)
+    (teacher,) = load_teachers([source], device, precision)
     forms = {"torch": Teacher(teacher.record, network), "training": teacher}
     x = to_input(noise(count).pixels(slice(count)), device)
     answers = {name: tumour(form(x)) for name, form in forms.items()}
@@ -115,7 +120,7 @@ def main(
     patches = load_data(data).training if data else noise(count)
     plain = TrainConfig.model_validate({**settings.model_dump(), "augment": OFF})
     fabric = make_fabric(settings, device, threads)
-    teachers = load_teachers(sources, fabric.device)
+    teachers = load_teachers(sources, fabric.device, settings.precision)
     augmented = measure(settings, patches, fabric, seconds, teachers)
     unaugmented = measure(plain, patches, fabric, seconds, teachers)
     where = torch.cuda.get_device_name() if torch.cuda.is_available() and device != "cpu" else "cpu"
@@ -131,6 +136,12 @@ def main(
         "device": where,
         **about(),
     }
+    if settings.precision == "bf16-mixed" and fabric.device.type == "cpu":
+        with patch.object(learning, "keep_float32"):
+            other = measure(plain, patches, fabric, seconds, teachers)
+        result["unaugmented_depthwise_bf16"] = other
+        gained = unaugmented["images_per_s"] / other["images_per_s"]
+        result["ratio_to_depthwise_bf16"] = round(gained, 3)
     if teachers:
         # Unaugmented, as far shifts need a teacher.
         untaught = measure(plain, patches, fabric, seconds)
@@ -139,7 +150,8 @@ def main(
         result["unaugmented_without_teachers"] = untaught
         result["ratio_with_teachers"] = round(taught, 3)
         result["teachers"] = {
-            Path(source).name: passes(source, size, seconds, fabric.device) for source in sources
+            Path(source).name: passes(source, settings.precision, size, seconds, fabric.device)
+            for source in sources
         }
     tell(result)
 

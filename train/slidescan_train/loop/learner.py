@@ -25,6 +25,7 @@ from slidescan.errors import ConfigError
 from slidescan.networks.network import Network, probability
 from slidescan.patches.labelled.patches import Patches
 from slidescan_train.loop.batch_norm import Statistics, total
+from slidescan_train.loop.depthwise import keep_float32
 from slidescan_train.loop.devices import memory_errors
 from slidescan_train.loop.dropout import HeadDropout
 from slidescan_train.loop.loader import Batch
@@ -71,8 +72,10 @@ class Learner:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).to(fabric.device).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.network, config)
-        # After the copy: the averaged network is evaluated, without dropout.
+        # After the copy: the averaged network is evaluated, without dropout and in float32.
         self._dropout = HeadDropout(self.network, config.dropout)
+        if fabric.device.type == "cpu":
+            keep_float32(self.network)
         compiled: Any = torch.compile(self.network) if config.compile else self.network
         with warnings.catch_warnings():
             # Fabric uses an argument that torch has renamed.

@@ -93,7 +93,7 @@ def run(
 def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) -> list[Epoch]:
     path = request.out / CHECKPOINT
     saved = checkpoint.load(path) if path.exists() else None
-    teachers = load_teachers(request.teachers, fabric.device)
+    teachers = load_teachers(request.teachers, fabric.device, config.precision)
     start = _start(request.start, config) if request.start else None
     # Before the data, whose reading takes minutes: this refuses plans and settings that do not fit.
     learner = Learner(config, fabric, teachers, start.network if start else None)

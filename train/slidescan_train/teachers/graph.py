@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slidescan.engines.openvino.engine import DEVICE, properties
+from slidescan.engines.openvino.engine import DEVICE, has_bf16, properties
 from slidescan.engines.openvino.graph import convert
 from slidescan.engines.openvino.runtime import ov
 from slidescan.networks.fast_rewrites import rewritten
@@ -18,15 +18,19 @@ from slidescan_train.teachers.sources import SHAPE
 class Graph:
     """Gives what an OpenVINO model of one input and one output gives for (N, 3, 96, 96), any N."""
 
-    def __init__(self, model: Any) -> None:
-        """Compile `model` for torch's number of threads. Raises `RuntimeError`."""
-        options = properties("fp32", torch.get_num_threads())
+    def __init__(self, model: Any, precision: str) -> None:
+        """Compile `model` for torch's number of threads. Raises `RuntimeError`.
+
+        `precision` is the training's: with bf16-mixed it runs in bf16 where the processor can.
+        """
+        bf16 = precision == "bf16-mixed" and has_bf16()
+        options = properties("bf16" if bf16 else "fp32", torch.get_num_threads())
         self._compiled = ov.Core().compile_model(model, DEVICE, options)
 
     @classmethod
-    def of(cls, network: Network) -> Graph:
+    def of(cls, network: Network, precision: str) -> Graph:
         """The logits of a network in evaluation mode."""
-        return cls(convert(rewritten(network), (-1, *SHAPE)))
+        return cls(convert(rewritten(network), (-1, *SHAPE)), precision)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The output as float32, on the device of `x`. Raises `RuntimeError`."""

@@ -52,23 +52,26 @@ def opinion(teachers: Sequence[Teacher], x: Tensor) -> Tensor:
     return log_p.logsumexp(0) - math.log(len(answers))
 
 
-def load_teachers(sources: Sequence[str], device: torch.device) -> tuple[Teacher, ...]:
+def load_teachers(
+    sources: Sequence[str], device: torch.device, precision: str = "32-true"
+) -> tuple[Teacher, ...]:
     """Load teachers, see `load_teacher`; the order in which they are named has no effect.
 
     Raises `ModelError` also where one is named twice.
     """
     loaded = dict[str, Teacher]()
     for source in sources:
-        teacher = load_teacher(source, device)
+        teacher = load_teacher(source, device, precision)
         if teacher.record.sha256 in loaded:
             raise ModelError(f"--teacher {source}: named twice; each teacher counts once")
         loaded[teacher.record.sha256] = teacher
     return tuple(loaded[sha256] for sha256 in sorted(loaded))
 
 
-def load_teacher(source: str, device: torch.device) -> Teacher:
+def load_teacher(source: str, device: torch.device, precision: str = "32-true") -> Teacher:
     """Load a shipped model's name, FILE.safetensors with its card, or FILE.onnx.
 
+    `precision` is that of the training: a teacher runs in the same one, on a GPU by its autocast.
     docs/teachers.md says what an ONNX file must take and give. Raises `ModelError`; files that
     may hold code (.pt2, .pt, .pth) are refused unread.
     """
@@ -76,23 +79,23 @@ def load_teacher(source: str, device: torch.device) -> Teacher:
     if is_onnx(source):
         from slidescan_train.teachers.onnx_network import OnnxNetwork
 
-        network = OnnxNetwork(Path(source))
+        network = OnnxNetwork(Path(source), precision)
         teacher = Teacher(Ancestor(name=Path(source).stem, sha256=network.sha256), network)
     else:
         model = load(source)
-        teacher = Teacher(model.ancestor, _on(device, model.network))
+        teacher = Teacher(model.ancestor, _on(device, model.network, precision))
     for count in 2, 3:  # before the data are read: a training's batches differ in size
         teacher(torch.zeros(count, 3, PATCH_PX, PATCH_PX, device=device))
     return teacher
 
 
-def _on(device: torch.device, network: Network) -> Callable[[Tensor], Tensor]:
+def _on(device: torch.device, network: Network, precision: str) -> Callable[[Tensor], Tensor]:
     """What runs a teacher's network; on the CPU a graph, which takes less of a step's time."""
     if device.type != "cpu":
         return network.to(device)
     from slidescan_train.teachers.graph import Graph
 
-    return Graph.of(network)
+    return Graph.of(network, precision)
 
 
 def two_logits(logits: Tensor, count: int, name: str) -> Tensor:
