@@ -32,6 +32,7 @@ from slidescan_train.recipe.objective import cross_entropy, distillation, mix, s
 from slidescan_train.recipe.schedule import rate
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slidescan.errors import ConfigError
 from slidescan.networks.network import Network
@@ -226,6 +227,36 @@ def test_out_of_memory_names_the_setting_to_lower(error: Exception) -> None:
         raise error
     with pytest.raises(RuntimeError, match="something else"), memory_errors(tiny()):
         raise RuntimeError("something else")
+
+
+# --- mixed precision ------------------------------------------------------------------------
+
+
+class Convolutions(TorchDispatchMode):
+    """The types of the pixels that convolutions take: depthwise ones, and the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise, self.others = set[torch.dtype](), set[torch.dtype]()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.ops.aten.convolution.default:
+            (self.depthwise if args[8] > 1 else self.others).add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("precision", "others"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)]
+)
+def test_depthwise_convolutions_are_trained_in_float32(precision: str, others: torch.dtype) -> None:
+    learner = learning.learner(tiny(precision=precision))
+    parts = [np.arange(8)]
+    with Loader(VALIDATION, learner.config.augment, 0, 0) as loader, Convolutions() as seen:
+        learner.step(loader.load(1, parts), parts, 0.01, (0,))
+    assert seen.depthwise == {torch.float32}
+    assert seen.others == {others}
 
 
 # --- the loop -------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from torch import Tensor
 from slidescan.cli import main
 from slidescan.engines.backend import Backend
 from slidescan.engines.ensemble import Ensemble
+from slidescan.engines.openvino.engine import has_bf16
 from slidescan.errors import ConfigError, ModelError
 from slidescan.models.card import Ancestor, Card
 from slidescan.models.model import load, save
@@ -129,6 +130,14 @@ def test_a_teacher_in_a_graph_answers_as_its_network_does(two: tuple[Path, Path]
     for size in 5, 1, 3:  # an epoch's last micro-batch is smaller
         expected = network(PATCHES[:size])[:, :, 0, 0]
         torch.testing.assert_close(told(PATCHES[:size]), expected, atol=1e-5, rtol=0)
+
+
+def test_a_teacher_runs_in_the_precision_of_the_training(two: tuple[Path, Path]) -> None:
+    (exact,) = load_teachers([str(two[0])], CPU, "32-true")
+    (rounded,) = load_teachers([str(two[0])], CPU, "bf16-mixed")
+    apart = (tumour(exact(PATCHES)) - tumour(rounded(PATCHES))).abs().max()
+    assert (apart > 0) == has_bf16()  # a processor without bf16 would be slower with it
+    assert apart < 0.02
 
 
 def test_a_teacher_named_twice_is_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
