@@ -22,7 +22,7 @@ import click
 import torch
 from lightning_fabric import Fabric
 from slidescan_train.loop import learner as learning
-from slidescan_train.loop.devices import make_fabric, worker_count
+from slidescan_train.loop.devices import arithmetic, make_fabric, worker_count
 from slidescan_train.loop.learner import Learner, to_input, tumour
 from slidescan_train.loop.loader import Loader, epoch_plan
 from slidescan_train.recipe.config import TrainConfig, load_config
@@ -120,7 +120,8 @@ def main(
     patches = load_data(data).training if data else noise(count)
     plain = TrainConfig.model_validate({**settings.model_dump(), "augment": OFF})
     fabric = make_fabric(settings, device, threads)
-    teachers = load_teachers(sources, fabric.device, settings.precision)
+    precision = arithmetic(settings, fabric.device.type)
+    teachers = load_teachers(sources, fabric.device, precision)
     augmented = measure(settings, patches, fabric, seconds, teachers)
     unaugmented = measure(plain, patches, fabric, seconds, teachers)
     where = torch.cuda.get_device_name() if torch.cuda.is_available() and device != "cpu" else "cpu"
@@ -129,14 +130,14 @@ def main(
         "changes": list(changes),
         "batch": settings.batch,
         "micro_batch": settings.micro_batch,
-        "precision": settings.precision,
+        "precision": precision,
         "augmented": augmented,
         "unaugmented": unaugmented,
         "ratio": round(augmented["images_per_s"] / unaugmented["images_per_s"], 3),
         "device": where,
         **about(),
     }
-    if settings.precision == "bf16-mixed" and fabric.device.type == "cpu":
+    if precision == "bf16-mixed" and fabric.device.type == "cpu":
         with patch.object(learning, "keep_float32"):
             other = measure(plain, patches, fabric, seconds, teachers)
         result["unaugmented_depthwise_bf16"] = other
@@ -150,7 +151,7 @@ def main(
         result["unaugmented_without_teachers"] = untaught
         result["ratio_with_teachers"] = round(taught, 3)
         result["teachers"] = {
-            Path(source).name: passes(source, settings.precision, size, seconds, fabric.device)
+            Path(source).name: passes(source, precision, size, seconds, fabric.device)
             for source in sources
         }
     tell(result)

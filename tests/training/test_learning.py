@@ -14,7 +14,7 @@ import torch
 from learning import TINY, TRAINING, VALIDATION, Kept, fit, furthest, same, tiny, weights
 from slidescan_train.loop import training
 from slidescan_train.loop.batch_norm import Statistics
-from slidescan_train.loop.devices import memory_errors
+from slidescan_train.loop.devices import arithmetic, memory_errors
 from slidescan_train.loop.history import Epoch, best
 from slidescan_train.loop.history import finished as run_finished
 from slidescan_train.loop.learner import (
@@ -245,6 +245,16 @@ class Convolutions(TorchDispatchMode):
         if function is torch.ops.aten.convolution.default:
             (self.depthwise if args[8] > 1 else self.others).add(args[0].dtype)
         return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("has", "taken"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_bf16_is_for_processors_that_have_it(
+    monkeypatch: pytest.MonkeyPatch, has: bool, taken: str
+) -> None:
+    monkeypatch.setattr("slidescan.engines.openvino.engine.has_bf16", lambda: has)
+    assert arithmetic(tiny(precision="bf16-mixed"), "cpu") == taken
+    assert arithmetic(tiny(precision="bf16-mixed"), "cuda") == "bf16-mixed"
+    assert arithmetic(tiny(precision="32-true"), "cpu") == "32-true"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ class TrainConfig(Settings):
     clip: Positive | None = 5.0
     """Largest gradient norm; null: no limit."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    """A CPU without bf16 takes 32-true instead."""
     compile: Switch = False
     """torch.compile: faster steps after a minute or two of compiling."""
     deterministic: Switch = False

@@ -18,7 +18,7 @@ from slidescan.models import model
 from slidescan.patches.labelled import Data, load_data
 from slidescan.tools.atomic_files import lock, release, writing
 from slidescan.tools.settings_diff import differences
-from slidescan_train.loop.devices import make_fabric
+from slidescan_train.loop.devices import arithmetic, make_fabric
 from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.loop.learner import Learner
 from slidescan_train.loop.progress import Progress
@@ -93,7 +93,8 @@ def run(
 def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) -> list[Epoch]:
     path = request.out / CHECKPOINT
     saved = checkpoint.load(path) if path.exists() else None
-    teachers = load_teachers(request.teachers, fabric.device, config.precision)
+    precision = arithmetic(config, fabric.device.type)
+    teachers = load_teachers(request.teachers, fabric.device, precision)
     start = _start(request.start, config) if request.start else None
     # Before the data, whose reading takes minutes: this refuses plans and settings that do not fit.
     learner = Learner(config, fabric, teachers, start.network if start else None)
@@ -125,6 +126,8 @@ def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) ->
     _check_unseen(data, teachers, start, warn)
     if not progress.history:
         _tell_size(data, config, warn)
+        if precision != config.precision:
+            tqdm.write("this processor has no bf16 arithmetic: training in float32")
     with RunFolder(request.out, learner, data, progress, about, start, command) as folder:
         train(learner, data.training, sets, progress, folder)
     return progress.history

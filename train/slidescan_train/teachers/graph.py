@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slidescan.engines.openvino.engine import DEVICE, has_bf16, properties
+from slidescan.engines.openvino.engine import DEVICE, properties
 from slidescan.engines.openvino.graph import convert
 from slidescan.engines.openvino.runtime import ov
 from slidescan.networks.fast_rewrites import rewritten
 from slidescan.networks.network import Network
 from slidescan_train.teachers.sources import SHAPE
+
+_PRECISIONS = {"bf16-mixed": "bf16"}
 
 
 class Graph:
@@ -21,10 +23,9 @@ class Graph:
     def __init__(self, model: Any, precision: str) -> None:
         """Compile `model` for torch's number of threads. Raises `RuntimeError`.
 
-        `precision` is the training's: with bf16-mixed it runs in bf16 where the processor can.
+        `precision` is the training's: with bf16-mixed it runs in bf16 too.
         """
-        bf16 = precision == "bf16-mixed" and has_bf16()
-        options = properties("bf16" if bf16 else "fp32", torch.get_num_threads())
+        options = properties(_PRECISIONS.get(precision, "fp32"), torch.get_num_threads())
         self._compiled = ov.Core().compile_model(model, DEVICE, options)
 
     @classmethod
