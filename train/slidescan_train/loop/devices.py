@@ -13,7 +13,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from slidescan.errors import ConfigError
 from slidescan.tools.hardware import cores, keep_freed_memory
-from slidescan_train.recipe.config import TrainConfig
+from slidescan_train.recipe.config import Precision, TrainConfig
 
 
 def make_fabric(config: TrainConfig, device: str = "auto", threads: int | None = None) -> Fabric:
@@ -50,7 +50,7 @@ def make_fabric(config: TrainConfig, device: str = "auto", threads: int | None =
     return fabric
 
 
-def arithmetic(config: TrainConfig, device: str) -> str:
+def arithmetic(config: TrainConfig, device: str) -> Precision:
     """Return the precision of a training's steps, in Fabric's words.
 
     A processor without bf16 imitates it, which takes several times as long as float32.

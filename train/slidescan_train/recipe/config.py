@@ -18,6 +18,7 @@ from slidescan_train.recipe.shipped import locate
 from slidescan_train.recipe.yaml_files import load_yaml
 
 Switch = Annotated[bool, Field(strict=True)]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 DEFAULT_PLAN = NasnetPlan(
     # Dense convolutions at high resolution, NASNet cells at low resolution: on a CPU separable
@@ -76,7 +77,7 @@ class TrainConfig(Settings):
     """Decay of the averaged weights, which are evaluated and saved."""
     clip: Positive | None = 5.0
     """Largest gradient norm; null: no limit."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    precision: Precision = "bf16-mixed"
     """A CPU without bf16 takes 32-true instead."""
     compile: Switch = False
     """torch.compile: faster steps after a minute or two of compiling."""
