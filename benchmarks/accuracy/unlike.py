@@ -202,6 +202,13 @@ def read(folder: Path, count: int) -> Pixels:
     return sample(find(folder / "train"), count)
 
 
+def read_others(folder: Path, count: int) -> Pixels:
+    """The patches that `read` does not draw."""
+    drawn = {patch.tobytes() for patch in read(folder, count)}
+    every = read(folder, len(find(folder / "train").ids))
+    return every[[patch.tobytes() not in drawn for patch in every]]
+
+
 def record(reference: Reference) -> None:
     for name in shipped_names():
         card = read_card(name).model_copy(update={"reference": reference})
@@ -213,6 +220,7 @@ def record(reference: Reference) -> None:
 @click.option("--training", type=click.Path(path_type=Path), required=True)
 @click.option("--slide", "slides", type=(click.Path(path_type=Path), float), multiple=True)
 @click.option("--patches", type=click.IntRange(100), default=3000, show_default=True)
+@click.option("--others", is_flag=True, help="Measure the patches that are not drawn instead.")
 @click.option("--size", type=click.IntRange(familiarity.LEAST), default=32, show_default=True)
 @click.option("--sets", type=click.IntRange(100), default=1000, show_default=True)
 @click.option("--record", "recording", is_flag=True, help="Write the reference into the cards.")
@@ -222,6 +230,7 @@ def main(
     training: Path,
     slides: tuple[tuple[Path, float], ...],
     patches: int,
+    others: bool,
     size: int,
     sets: int,
     recording: bool,
@@ -234,7 +243,7 @@ def main(
         raise click.ClickException(f"{training}: too few patches with tissue")
     if recording:
         record(reference)
-    unchanged = read(data, patches)
+    unchanged = (read_others if others else read)(data, patches)
     found = {name: in_chunks(unchanged, change) for name, change in TRANSFORMS.items()}
     for path, level0_mpp in slides:
         for mpp in (MPP, MPP / 2, MPP * 2):
