@@ -74,7 +74,7 @@ class Learner:
         self.optimiser = make_optimiser(self.network, config)
         # After the copy: the averaged network is evaluated, without dropout and in float32.
         self._dropout = HeadDropout(self.network, config.dropout)
-        if fabric.device.type == "cpu":
+        if fabric.device.type == "cpu" and config.precision == "bf16-mixed":
             keep_float32(self.network)
         compiled: Any = torch.compile(self.network) if config.compile else self.network
         with warnings.catch_warnings():
