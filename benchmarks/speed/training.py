@@ -22,7 +22,7 @@ import click
 import torch
 from lightning_fabric import Fabric
 from slidescan_train.loop import learner as learning
-from slidescan_train.loop.devices import arithmetic, make_fabric, worker_count
+from slidescan_train.loop.devices import make_fabric, precision_of, worker_count
 from slidescan_train.loop.learner import Learner, to_input, tumour
 from slidescan_train.loop.loader import Loader, epoch_plan
 from slidescan_train.recipe.config import TrainConfig, load_config
@@ -120,7 +120,7 @@ def main(
     patches = load_data(data).training if data else noise(count)
     plain = TrainConfig.model_validate({**settings.model_dump(), "augment": OFF})
     fabric = make_fabric(settings, device, threads)
-    precision = arithmetic(settings, fabric.device.type)
+    precision = precision_of(fabric)
     teachers = load_teachers(sources, fabric.device, precision)
     augmented = measure(settings, patches, fabric, seconds, teachers)
     unaugmented = measure(plain, patches, fabric, seconds, teachers)

@@ -14,7 +14,7 @@ import torch
 from learning import TINY, TRAINING, VALIDATION, Kept, fit, furthest, same, tiny, weights
 from slidescan_train.loop import training
 from slidescan_train.loop.batch_norm import Statistics
-from slidescan_train.loop.devices import arithmetic, memory_errors
+from slidescan_train.loop.devices import make_fabric, memory_errors, precision_of
 from slidescan_train.loop.history import Epoch, best
 from slidescan_train.loop.history import finished as run_finished
 from slidescan_train.loop.learner import (
@@ -252,9 +252,8 @@ def test_bf16_is_for_processors_that_have_it(
     monkeypatch: pytest.MonkeyPatch, has: bool, taken: str
 ) -> None:
     monkeypatch.setattr("slidescan.engines.openvino.engine.has_bf16", lambda: has)
-    assert arithmetic(tiny(precision="bf16-mixed"), "cpu") == taken
-    assert arithmetic(tiny(precision="bf16-mixed"), "cuda") == "bf16-mixed"
-    assert arithmetic(tiny(precision="32-true"), "cpu") == "32-true"
+    made = make_fabric(tiny(precision="bf16-mixed"), "cpu", torch.get_num_threads())
+    assert precision_of(made) == taken
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,8 @@ def test_an_onnx_network_teaches(
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert teacher.record == Ancestor(name="elsewhere", sha256=sha256)  # and nothing else is known
     torch.testing.assert_close(tumour(teacher(PATCHES)), expected, atol=1e-5, rtol=1e-4)
+    rounded = load_teacher(str(path), CPU, "bf16-mixed")  # its probabilities would not bear it
+    assert torch.equal(rounded(PATCHES), teacher(PATCHES))
 
 
 def test_certain_probabilities_are_finite_logits(tmp_path: Path) -> None:

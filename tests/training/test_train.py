@@ -58,6 +58,26 @@ def test_a_run_says_each_epoch_and_the_end(finished: tuple[Path, Result]) -> Non
     assert result.stderr == ""  # no terminal, no bar; and Fabric does not report its precision
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_processor_without_bf16_trains_in_float32_and_says_so(
+    kaggle: Path, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slidescan.engines.openvino.engine.has_bf16", lambda: False)
+    told = "this processor has no bf16 arithmetic: training in float32"
+    for precision, says in ("bf16-mixed", True), ("32-true", False):
+        changes = ("--set", f"precision={precision}", "--set", "epochs=1")
+        out = tmp_path / precision
+        result = slidescan_train(
+            "--data", kaggle, "--config", settings_file, *changes, "--out", out
+        )
+        assert result.exit_code == 0, result.output
+        assert (told in result.stdout.splitlines()) == says
+    first, second = (
+        load(str(tmp_path / each / "last.safetensors")) for each in ("bf16-mixed", "32-true")
+    )
+    assert first.sha256 == second.sha256
+
+
 def test_the_split_is_written(finished: tuple[Path, Result]) -> None:
     with (finished[0] / "split.csv").open(newline="") as file:
         rows = {row["id"]: (row["split"], int(row["label"])) for row in csv.DictReader(file)}

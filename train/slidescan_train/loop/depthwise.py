@@ -17,7 +17,7 @@ def keep_float32(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = _in_float32(module.forward)  # type: ignore
+            module.forward = _in_float32(module.forward)  # type: ignore[assignment]
 
 
 def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -44,22 +44,24 @@ def make_fabric(config: TrainConfig, device: str = "auto", threads: int | None =
         num_nodes=world // local,
         # The buffers are BatchNorm's statistics, which the learner averages itself.
         strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
-        precision=arithmetic(config, device),
+        precision=_arithmetic(config.precision, device),
     )
     fabric.launch()
     return fabric
 
 
-def arithmetic(config: TrainConfig, device: str) -> Precision:
-    """Return the precision of a training's steps, in Fabric's words.
-
-    A processor without bf16 imitates it, which takes several times as long as float32.
-    """
-    if config.precision == "bf16-mixed" and device == "cpu":
+def _arithmetic(wanted: Precision, device: str) -> Precision:
+    """Return 32-true for bf16-mixed on a CPU without bf16, which would be slower with it."""
+    if wanted == "bf16-mixed" and device == "cpu":
         from slidescan.engines.openvino.engine import has_bf16
 
-        return config.precision if has_bf16() else "32-true"
-    return config.precision
+        return wanted if has_bf16() else "32-true"
+    return wanted
+
+
+def precision_of(fabric: Fabric) -> str:
+    """Return the precision of the steps, in the words of `TrainConfig.precision`."""
+    return str(fabric.strategy.precision.precision)
 
 
 def worker_count(config: TrainConfig, fabric: Fabric) -> int:

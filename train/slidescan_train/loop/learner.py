@@ -26,7 +26,7 @@ from slidescan.networks.network import Network, probability
 from slidescan.patches.labelled.patches import Patches
 from slidescan_train.loop.batch_norm import Statistics, total
 from slidescan_train.loop.depthwise import keep_float32
-from slidescan_train.loop.devices import memory_errors
+from slidescan_train.loop.devices import memory_errors, precision_of
 from slidescan_train.loop.dropout import HeadDropout
 from slidescan_train.loop.loader import Batch
 from slidescan_train.recipe.augment_config import LABELLED_PX
@@ -74,7 +74,7 @@ class Learner:
         self.optimiser = make_optimiser(self.network, config)
         # After the copy: the averaged network is evaluated, without dropout and in float32.
         self._dropout = HeadDropout(self.network, config.dropout)
-        if fabric.device.type == "cpu" and config.precision == "bf16-mixed":
+        if fabric.device.type == "cpu" and precision_of(fabric) == "bf16-mixed":
             keep_float32(self.network)
         compiled: Any = torch.compile(self.network) if config.compile else self.network
         with warnings.catch_warnings():

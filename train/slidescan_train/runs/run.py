@@ -18,7 +18,7 @@ from slidescan.models import model
 from slidescan.patches.labelled import Data, load_data
 from slidescan.tools.atomic_files import lock, release, writing
 from slidescan.tools.settings_diff import differences
-from slidescan_train.loop.devices import arithmetic, make_fabric
+from slidescan_train.loop.devices import make_fabric, precision_of
 from slidescan_train.loop.history import Epoch, Step
 from slidescan_train.loop.learner import Learner
 from slidescan_train.loop.progress import Progress
@@ -93,7 +93,7 @@ def run(
 def _train(config: TrainConfig, request: Request, fabric: Fabric, warn: Warn) -> list[Epoch]:
     path = request.out / CHECKPOINT
     saved = checkpoint.load(path) if path.exists() else None
-    precision = arithmetic(config, fabric.device.type)
+    precision = precision_of(fabric)
     teachers = load_teachers(request.teachers, fabric.device, precision)
     start = _start(request.start, config) if request.start else None
     # Before the data, whose reading takes minutes: this refuses plans and settings that do not fit.

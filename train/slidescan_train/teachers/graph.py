@@ -14,18 +14,13 @@ from slidescan.networks.fast_rewrites import rewritten
 from slidescan.networks.network import Network
 from slidescan_train.teachers.sources import SHAPE
 
-_PRECISIONS = {"bf16-mixed": "bf16"}
-
 
 class Graph:
     """Gives what an OpenVINO model of one input and one output gives for (N, 3, 96, 96), any N."""
 
     def __init__(self, model: Any, precision: str) -> None:
-        """Compile `model` for torch's number of threads. Raises `RuntimeError`.
-
-        `precision` is the training's: with bf16-mixed it runs in bf16 too.
-        """
-        options = properties(_PRECISIONS.get(precision, "fp32"), torch.get_num_threads())
+        """Compile `model`, in fp32 or bf16, for torch's threads. Raises `RuntimeError`."""
+        options = properties(precision, torch.get_num_threads())
         self._compiled = ov.Core().compile_model(model, DEVICE, options)
 
     @classmethod

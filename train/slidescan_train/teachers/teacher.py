@@ -71,15 +71,15 @@ def load_teachers(
 def load_teacher(source: str, device: torch.device, precision: str = "32-true") -> Teacher:
     """Load a shipped model's name, FILE.safetensors with its card, or FILE.onnx.
 
-    `precision` is that of the training: a teacher runs in the same one, on a GPU by its autocast.
-    docs/teachers.md says what an ONNX file must take and give. Raises `ModelError`; files that
-    may hold code (.pt2, .pt, .pth) are refused unread.
+    `precision` is that of the training; a slidescan model runs in the same one, an ONNX file in
+    float32. docs/teachers.md says what an ONNX file must take and give. Raises `ModelError`; files
+    that may hold code (.pt2, .pt, .pth) are refused unread.
     """
     check_teacher(source)
     if is_onnx(source):
         from slidescan_train.teachers.onnx_network import OnnxNetwork
 
-        network = OnnxNetwork(Path(source), precision)
+        network = OnnxNetwork(Path(source))
         teacher = Teacher(Ancestor(name=Path(source).stem, sha256=network.sha256), network)
     else:
         model = load(source)
@@ -95,7 +95,7 @@ def _on(device: torch.device, network: Network, precision: str) -> Callable[[Ten
         return network.to(device)
     from slidescan_train.teachers.graph import Graph
 
-    return Graph.of(network, precision)
+    return Graph.of(network, "bf16" if precision == "bf16-mixed" else "fp32")
 
 
 def two_logits(logits: Tensor, count: int, name: str) -> Tensor:
