@@ -227,6 +227,8 @@ def _missing(source: str, card: Path) -> str:
     if Path(source).is_dir():
         return f"no {card.name} in this folder; name a run's folder, or a .safetensors file"
     if source.endswith((".safetensors", ".json")):
+        if not card.with_suffix(".safetensors").exists():
+            return "no such file; correct the path"
         return f"no model card {card}; copy the .json that belongs to the .safetensors beside it"
     if Path(source).is_file():
         return "not a model; a model is a .safetensors file with its .json beside it"

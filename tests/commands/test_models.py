@@ -336,7 +336,7 @@ def test_show_takes_files_and_gives_json(tiny_model: Path) -> None:
 
 def test_a_missing_or_damaged_model_is_one_line(two: Path) -> None:
     failed(models("show", "nobody"), "nobody: no model of this name", "(shipped: default, quick;")
-    failed(models("show", two / "none.safetensors"), "no model card")
+    failed(models("show", two / "none.safetensors"), "no such file; correct the path")
     weights = two / "quick.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     for arguments in (), ("show", "quick"):

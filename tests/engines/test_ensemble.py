@@ -195,7 +195,7 @@ def test_models_that_do_not_go_together(
         (finer, ["0.5 um/px", "0.972 um/px", "agree in both"]),
         (copy, ["the same model as", "count twice"]),
         (tiny_model, ["the same model as", "count twice"]),
-        (tmp_path / "no.safetensors", ["no model card"]),
+        (tmp_path / "no.safetensors", ["no such file"]),
     ):
         with pytest.raises(ModelError) as error:
             Ensemble.load([str(tiny_model), str(other)])

@@ -54,7 +54,7 @@ def test_bad_settings_and_bad_output_are_one_line(kaggle: Path, tmp_path: Path) 
     failed(slidescan_train(*data, "--teacher", "nobody"), "nobody: no model of this name")
     if not torch.cuda.is_available():
         failed(slidescan_train(*data, "--device", "cuda"), "finds 0 CUDA devices for 1 processes")
-    failed(slidescan_train(*data, "--init", tmp_path / "x.json"), "x.json: no model card")
+    failed(slidescan_train(*data, "--init", tmp_path / "x.json"), "x.json: no such file")
 
 
 def test_a_missing_data_option_is_a_usage_error() -> None:
