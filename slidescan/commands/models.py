@@ -62,20 +62,29 @@ def show(source: str, as_json: bool) -> None:
       slidescan models show model.safetensors --json
       slidescan models show runs/first
     """
-    from slidescan.models.card import encoded, locate, read_card, read_weights
+    from slidescan.models.card import ancestors, encoded, locate, read_card, read_weights
 
     card = read_card(source)
     size = len(read_weights(source, card))
     if as_json:
         click.echo(encoded(card).decode(), nl=False)
         return
+    stages = ancestors(card)
+    numbers = {stage.sha256: number for number, stage in enumerate(stages, 1)}
     click.echo(f"{'file':<12}{locate(source)[0]}")
-    for key, value in _facts(card, size):
+    for key, value in _facts(card, size, numbers):
         click.echo(f"{key:<12}{value}")
     if card.operating:
         click.echo("operating points, for --threshold")
         for line in operating_lines(card.operating):
             click.echo(f"  {line}")
+    if stages:
+        click.echo("stages, each after those that it was made from")
+    for stage in stages:
+        first, *further = _stage(stage, card, numbers)
+        click.echo(f"{numbers[stage.sha256]:>4}  {first}")
+        for line in further:
+            click.echo(f"      {line}")
 
 
 def _row(card: Card, size: int) -> tuple[str, ...]:
@@ -123,8 +132,8 @@ def _notes(cards: Mapping[str, Card]) -> Iterator[str]:
     yield from (f"Mpx/s: the network alone on {where}" for where in sorted(timed))
 
 
-def _facts(card: Card, size: int) -> Iterator[tuple[str, str]]:
-    """The lines that `show` prints."""
+def _facts(card: Card, size: int, numbers: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """The lines that `show` prints first; `numbers` are those of the stages, by SHA-256."""
     yield "name", card.name
     yield "for", card.purpose or UNKNOWN
     count = UNKNOWN if card.parameters is None else f"{card.parameters:,}"
@@ -138,10 +147,10 @@ def _facts(card: Card, size: int) -> Iterator[tuple[str, str]]:
     yield "held out", _digest(card.held_out_sha256)
     yield "trained on", _digest(card.trained_on_sha256)
     for teacher in card.teachers or (None,):
-        yield "teacher", _lineage(teacher, card)
+        yield "teacher", _source(teacher, numbers)
     # Versions that did not record the held-out patches did not record the start either.
     none = "random weights" if card.held_out_sha256 else "not recorded"
-    yield "start", _lineage(card.start, card) if card.start else none
+    yield "start", _source(card.start, numbers) if card.start else none
     yield "made by", card.reproduce
     yield "versions", ", ".join(f"{name} {each}" for name, each in card.versions.items())
 
@@ -173,19 +182,31 @@ def _digest(sha256: str | None) -> str:
     return f"SHA-256 of the ids {sha256}" if sha256 else "not recorded"
 
 
-def _lineage(source: Ancestor | Published | str | None, of: Card | Ancestor) -> str:
-    """A model, and the teachers and starts that it was made from."""
+def _source(source: Ancestor | Published | str | None, numbers: Mapping[str, int]) -> str:
+    """A teacher or a start in one line; `numbers` are those of the stages, by SHA-256."""
     from slidescan.models.card import Published
 
     if source is None or isinstance(source, str):
         return source or "none"
-    if isinstance(source, Published):
-        return f"{source.published}, SHA-256 {source.sha256[:12]}..."
-    known = source.held_out_sha256 is not None and of.held_out_sha256 is not None
-    same = source.held_out_sha256 == of.held_out_sha256
+    name = source.published if isinstance(source, Published) else source.name
+    return f"{name}, stage {numbers[source.sha256]}"
+
+
+def _stage(stage: Ancestor | Published, card: Card, numbers: Mapping[str, int]) -> Iterator[str]:
+    """A model that `card` was made from: what it is, what it was made from, and the command."""
+    from slidescan.models.card import Published
+
+    digest = f"SHA-256 {stage.sha256[:12]}..."
+    if isinstance(stage, Published):
+        yield f"{stage.published}, public weights, {digest}"
+        return
+    known = stage.held_out_sha256 is not None and card.held_out_sha256 is not None
+    same = stage.held_out_sha256 == card.held_out_sha256
     unseen = ("the same" if same else "other") if known else "unknown"
-    parts = [f"{source.name}, SHA-256 {source.sha256[:12]}..., {unseen} patches held out"]
-    parts += [f"its teacher {_lineage(each, source)}" for each in source.teachers]
-    if source.start:
-        parts.append(f"its start {_lineage(source.start, source)}")
-    return "; ".join(parts)
+    yield f"{stage.name}, {digest}, {unseen} patches held out"
+    for teacher in stage.teachers:
+        yield f"  teacher {_source(teacher, numbers)}"
+    if stage.start:
+        yield f"  start {_source(stage.start, numbers)}"
+    if stage.reproduce:
+        yield f"  {stage.reproduce}"

@@ -183,6 +183,25 @@ class Card(_Made):
     versions: dict[str, str]
 
 
+def ancestors(card: Card) -> list[Ancestor | Published]:
+    """All models that a model was made from: each once, and after those it was made from itself.
+
+    Teachers whose card is unknown (see `Card.teachers`) are left out.
+    """
+    found: dict[str, Ancestor | Published] = {}
+
+    def follow(made: Card | Ancestor) -> None:
+        for source in (*made.teachers, made.start):
+            if source is None or isinstance(source, str) or source.sha256 in found:
+                continue
+            if isinstance(source, Ancestor):
+                follow(source)
+            found[source.sha256] = source
+
+    follow(card)
+    return list(found.values())
+
+
 def shipped(name: str) -> Path:
     """The weights of a model in the package."""
     return Path(str(files("slidescan.models") / "weights" / f"{name}.safetensors"))

@@ -304,14 +304,33 @@ def test_show_tells_what_the_card_tells() -> None:
     lines = dict(re.split("  +| ", line, maxsplit=1) for line in result.stdout.splitlines())
     assert lines["validation"].endswith("AUC 0.9000 (0.8800 to 0.9200), accuracy 0.8000, NLL "
                                         "0.4000, ECE 0.0500")  # fmt: skip
-    assert lines["teacher"] == (
-        f"large, SHA-256 {'1' * 12}..., the same patches held out; its start package 1.0, SHA-256 "
-        f"{'0' * 12}..."
-    )
+    assert lines["teacher"] == "large, stage 2"
     assert lines["start"] == "random weights"
     assert "openvino bf16 8.00" in lines["Mpx/s"]
     assert "nasnet-a" in lines["network"]
     assert "start       not recorded" in models("show", "default").stdout
+
+
+def test_show_lists_what_a_model_was_made_from_each_once_and_in_order(two: Path) -> None:
+    first = ancestor("first", "b" * 64, sha256="1" * 64, start=PUBLIC, reproduce="slidescan train")
+    second = ancestor("second", "a" * 64, sha256="2" * 64, start=first, teachers=[first])
+    edit(two / "quick.json", teachers=[], start=second.model_dump())
+    shown = models("show", "quick").stdout
+    assert "start       second, stage 3" in shown
+    _, stages = shown.split("stages, each after those that it was made from\n")
+    assert [line.strip() for line in stages.splitlines()] == [
+        f"1  package 1.0, public weights, SHA-256 {'0' * 12}...",
+        f"2  first, SHA-256 {'1' * 12}..., other patches held out",
+        "start package 1.0, stage 1",
+        "slidescan train",
+        f"3  second, SHA-256 {'2' * 12}..., the same patches held out",
+        "teacher first, stage 2",
+        "start first, stage 2",
+    ]
+    edit(two / "quick.json", start=None, teachers=["large, SHA-256 01"])
+    shown = models("show", "quick").stdout
+    assert "teacher     large, SHA-256 01\n" in shown
+    assert "stages" not in shown
 
 
 def test_cards_are_read_without_what_runs_networks() -> None:
