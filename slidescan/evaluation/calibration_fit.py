@@ -26,8 +26,9 @@ TEMPERATURES = 0.1, 50.0
 Below it, 1 / temperature would also amplify the rounding of logits."""
 BLOCK = 20
 """Patches per knot, at least; fewer do not determine a probability."""
-STEEPEST = 4.0
-"""Slope between knots, at most; it multiplies the rounding of logits."""
+STEEPEST = 2.0
+"""Slope between knots, at most; it multiplies the rounding of logits. With a slope of 3.3 bf16
+moved a probability by 0.029, with 2 by 0.017; its bound is 0.02."""
 KNOTS = 50
 """Number of knots, at most."""
 APART, DIGITS = 1e-3, 6

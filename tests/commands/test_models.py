@@ -19,6 +19,7 @@ from slidescan_train.loop.validation import validate
 from slidescan_train.teachers.lineage import HeldOut, doubt
 
 from slidescan.cli import main
+from slidescan.evaluation.calibration_fit import STEEPEST
 from slidescan.models import card as cards
 from slidescan.models.card import (
     Ancestor,
@@ -331,6 +332,15 @@ def test_show_lists_what_a_model_was_made_from_each_once_and_in_order(two: Path)
     shown = models("show", "quick").stdout
     assert "teacher     large, SHA-256 01\n" in shown
     assert "stages" not in shown
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_no_calibration_is_steeper_than_a_new_one_would_be(name: str) -> None:
+    found = read_card(name).calibration
+    assert found is not None
+    assert found.isotonic is not None
+    x, y = np.array(found.isotonic).T
+    assert (np.diff(y) / np.diff(x)).max() <= STEEPEST * 1.01
 
 
 def test_cards_are_read_without_what_runs_networks() -> None:
