@@ -10,7 +10,9 @@ import click
 from slidescan.commands.terminal import operating_lines
 
 if TYPE_CHECKING:
-    from slidescan.models.card import Ancestor, Card, Published, Validation
+    from slidescan.models.ancestors import Ancestor, Published, Stages
+    from slidescan.models.card import Card
+    from slidescan.models.scores import Validation
 
 UNKNOWN = "-"
 HEAD = (
@@ -62,27 +64,27 @@ def show(source: str, as_json: bool) -> None:
       slidescan models show model.safetensors --json
       slidescan models show runs/first
     """
-    from slidescan.models.card import ancestors, encoded, locate, read_card, read_weights
+    from slidescan.models.ancestors import Stages
+    from slidescan.models.card import encoded, locate, read_card, read_weights
 
     card = read_card(source)
     size = len(read_weights(source, card))
     if as_json:
         click.echo(encoded(card).decode(), nl=False)
         return
-    stages = ancestors(card)
-    numbers = {stage.sha256: number for number, stage in enumerate(stages, 1)}
+    stages = Stages(card)
     click.echo(f"{'file':<12}{locate(source)[0]}")
-    for key, value in _facts(card, size, numbers):
+    for key, value in _facts(card, size, stages):
         click.echo(f"{key:<12}{value}")
     if card.operating:
         click.echo("operating points, for --threshold")
         for line in operating_lines(card.operating):
             click.echo(f"  {line}")
-    if stages:
+    if stages.sources:
         click.echo("stages, each after those that it was made from")
-    for stage in stages:
-        first, *further = _stage(stage, card, numbers)
-        click.echo(f"{numbers[stage.sha256]:>4}  {first}")
+    for number, stage in enumerate(stages.sources, 1):
+        first, *further = _stage(stage, card, stages)
+        click.echo(f"{number:>4}  {first}")
         for line in further:
             click.echo(f"      {line}")
 
@@ -132,8 +134,8 @@ def _notes(cards: Mapping[str, Card]) -> Iterator[str]:
     yield from (f"Mpx/s: the network alone on {where}" for where in sorted(timed))
 
 
-def _facts(card: Card, size: int, numbers: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """The lines that `show` prints first; `numbers` are those of the stages, by SHA-256."""
+def _facts(card: Card, size: int, stages: Stages) -> Iterator[tuple[str, str]]:
+    """The lines that `show` prints first."""
     yield "name", card.name
     yield "for", card.purpose or UNKNOWN
     count = UNKNOWN if card.parameters is None else f"{card.parameters:,}"
@@ -147,10 +149,10 @@ def _facts(card: Card, size: int, numbers: Mapping[str, int]) -> Iterator[tuple[
     yield "held out", _digest(card.held_out_sha256)
     yield "trained on", _digest(card.trained_on_sha256)
     for teacher in card.teachers or (None,):
-        yield "teacher", _source(teacher, numbers)
+        yield "teacher", _source(teacher, stages)
     # Versions that did not record the held-out patches did not record the start either.
     none = "random weights" if card.held_out_sha256 else "not recorded"
-    yield "start", _source(card.start, numbers) if card.start else none
+    yield "start", _source(card.start, stages) if card.start else none
     yield "made by", card.reproduce
     yield "versions", ", ".join(f"{name} {each}" for name, each in card.versions.items())
 
@@ -182,19 +184,19 @@ def _digest(sha256: str | None) -> str:
     return f"SHA-256 of the ids {sha256}" if sha256 else "not recorded"
 
 
-def _source(source: Ancestor | Published | str | None, numbers: Mapping[str, int]) -> str:
-    """A teacher or a start in one line; `numbers` are those of the stages, by SHA-256."""
-    from slidescan.models.card import Published
+def _source(source: Ancestor | Published | str | None, stages: Stages) -> str:
+    """A teacher or a start in one line."""
+    from slidescan.models.ancestors import Published
 
     if source is None or isinstance(source, str):
         return source or "none"
     name = source.published if isinstance(source, Published) else source.name
-    return f"{name}, stage {numbers[source.sha256]}"
+    return f"{name}, stage {stages.number(source)}"
 
 
-def _stage(stage: Ancestor | Published, card: Card, numbers: Mapping[str, int]) -> Iterator[str]:
+def _stage(stage: Ancestor | Published, card: Card, stages: Stages) -> Iterator[str]:
     """A model that `card` was made from: what it is, what it was made from, and the command."""
-    from slidescan.models.card import Published
+    from slidescan.models.ancestors import Published
 
     digest = f"SHA-256 {stage.sha256[:12]}..."
     if isinstance(stage, Published):
@@ -205,8 +207,8 @@ def _stage(stage: Ancestor | Published, card: Card, numbers: Mapping[str, int]) 
     unseen = ("the same" if same else "other") if known else "unknown"
     yield f"{stage.name}, {digest}, {unseen} patches held out"
     for teacher in stage.teachers:
-        yield f"  teacher {_source(teacher, numbers)}"
+        yield f"  teacher {_source(teacher, stages)}"
     if stage.start:
-        yield f"  start {_source(stage.start, numbers)}"
+        yield f"  start {_source(stage.start, stages)}"
     if stage.reproduce:
         yield f"  {stage.reproduce}"

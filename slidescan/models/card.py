@@ -9,12 +9,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from slidescan.errors import ModelError, describe
 from slidescan.geometry import PATCH_PX
+from slidescan.models.ancestors import Made, Stages, with_ancestors
 from slidescan.models.operating import OperatingTable
 from slidescan.models.reference import Reference
+from slidescan.models.scores import ScoredPatches, TrainingPatches, Validation
 from slidescan.networks.logit_map import LogitMap
 from slidescan.networks.plan import AnyPlan, Settings
 from slidescan.tools.atomic_files import replacing
@@ -29,41 +37,6 @@ DEFAULT = "default"
 
 MOST_OF_A_CARD, MOST_WEIGHTS = 4 * MB, 1024 * MB
 """Bytes of the two files. The largest network here, EfficientNet-Lite 4, has 52 MB."""
-
-
-class Validation(Settings):
-    """Scores on validation patches."""
-
-    patches: int
-    auc: float
-    auc_low: float | None = None
-    """The 95 % bootstrap interval, for independent patches; None where unknown."""
-    auc_high: float | None = None
-    accuracy: float
-    """At 0.5."""
-    nll: float
-    ece: float | None = None
-    """Expected calibration error, 15 bins."""
-
-
-class TrainingPatches(Settings):
-    """The training patches of one folder."""
-
-    name: str
-    patches: int
-    tumour: int
-    """Patches with tumour."""
-    fingerprint: str
-    """SHA-256 over id, label and the pixels' SHA-256 of each patch, sorted by id."""
-
-
-class ScoredPatches(TrainingPatches):
-    """A validation set and the scores on it."""
-
-    rule: str
-    """Which patches it has."""
-    ids_sha256: str
-    scores: Validation
 
 
 class Calibration(LogitMap):
@@ -92,48 +65,7 @@ class Speed(Settings):
     command: str
 
 
-class Published(Settings):
-    """Public weights that a training started from. They were trained on other images."""
-
-    published: str
-    """The package and its version, or the file's name."""
-    sha256: str
-
-
-class _Made(Settings):
-    """What has teachers. Earlier versions wrote `teacher`, as there was one or none."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_one_teacher(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or "teacher" not in values or "teachers" in values:
-            return values
-        rest = dict(values)
-        teacher = rest.pop("teacher")
-        return rest | {"teachers": () if teacher is None else (teacher,)}
-
-
-class Ancestor(_Made):
-    """A teacher or a start of another model, with its own teachers and start.
-
-    What is unknown is None, as much of an ONNX file is.
-    """
-
-    name: str
-    sha256: str
-    """`Model.sha256`; of an ONNX file, that of the file."""
-    data: str | None = None
-    split: str | None = None
-    held_out_sha256: str | None = None
-    """See `Card`, as the others."""
-    trained_on_sha256: str | None = None
-    validation_sets: tuple[ScoredPatches, ...] | None = None
-    teachers: tuple[Ancestor | str, ...] = ()
-    start: Ancestor | Published | None = None
-    reproduce: str | None = None
-
-
-class Card(_Made):
+class Card(Made):
     """The facts about a model that its users need, and that loading checks.
 
     Fields that are missing in cards of earlier versions are None.
@@ -166,11 +98,6 @@ class Card(_Made):
     """The validation set whose AUC chose the epoch; None for the last epoch."""
     validation: Validation
     """On the first validation set."""
-    teachers: tuple[Ancestor | str, ...] = ()
-    """The networks it was distilled from: from the mean of their probabilities where there are
-    several. Version 0.1.0 at first wrote a teacher's name and SHA-256 as text."""
-    start: Ancestor | Published | None = None
-    """The weights that training started from; None for random weights."""
     calibration: Calibration | None = None
     """Part of the network that `load` builds. `validation` is without it."""
     operating: OperatingTable | None = None
@@ -182,24 +109,16 @@ class Card(_Made):
     """The command that made the weights."""
     versions: dict[str, str]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, values: Any) -> Any:
+        listed = isinstance(values, Mapping) and "ancestors" in values
+        return with_ancestors(values) if listed else values
 
-def ancestors(card: Card) -> list[Ancestor | Published]:
-    """All models that a model was made from: each once, and after those it was made from itself.
-
-    Teachers whose card is unknown (see `Card.teachers`) are left out.
-    """
-    found: dict[str, Ancestor | Published] = {}
-
-    def follow(made: Card | Ancestor) -> None:
-        for source in (*made.teachers, made.start):
-            if source is None or isinstance(source, str) or source.sha256 in found:
-                continue
-            if isinstance(source, Ancestor):
-                follow(source)
-            found[source.sha256] = source
-
-    follow(card)
-    return list(found.values())
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stages = Stages(self)
+        return {**handler(self), **stages.made, "ancestors": stages.written}
 
 
 def shipped(name: str) -> Path:

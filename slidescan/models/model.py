@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slidescan.errors import ConfigError, ModelError
+from slidescan.models.ancestors import Ancestor
 from slidescan.models.card import (
     DEFAULT,
-    Ancestor,
     Calibration,
     Card,
     encoded,

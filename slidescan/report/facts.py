@@ -10,9 +10,10 @@ import numpy as np
 from slidescan.geometry import LABEL_PX
 from slidescan.maps.gaps import find_gaps
 from slidescan.maps.store import Heatmap
-from slidescan.models.card import Card, Validation
+from slidescan.models.card import Card
 from slidescan.models.familiarity import recorded
 from slidescan.models.identity import find_card, members
+from slidescan.models.scores import Validation
 from slidescan.report.tally import Tally
 from slidescan.slides.slide import Slide
 from slidescan.slides.tissue import HE_LIKE

@@ -21,10 +21,9 @@ from slidescan_train.teachers.lineage import HeldOut, doubt
 from slidescan.cli import main
 from slidescan.evaluation.calibration_fit import STEEPEST
 from slidescan.models import card as cards
+from slidescan.models.ancestors import Ancestor, Published, Stages
 from slidescan.models.card import (
-    Ancestor,
     Card,
-    Published,
     Speed,
     read_card,
     shipped,
@@ -250,7 +249,7 @@ def two(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         "trained_on_sha256": "b" * 64,
         "validation": {"patches": 1000, "auc": 0.9, "auc_low": 0.88, "auc_high": 0.92}
         | {"accuracy": 0.8, "nll": 0.4, "ece": 0.05},
-        "teachers": [ancestor("large", "a" * 64, start=PUBLIC).model_dump()],
+        **made_from(teachers=[ancestor("large", "a" * 64, start=PUBLIC)]),
         "speed": Speed(
             mpx_per_s={"openvino fp32": 4.26, "openvino bf16": 8.0, "openvino int8": 9.5},
             machine="a machine",
@@ -261,6 +260,12 @@ def two(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     edit(folder / "quick.json", **told)
     monkeypatch.setattr(cards, "shipped", lambda name: folder / f"{name}.safetensors")
     return folder
+
+
+def made_from(**sources: object) -> dict[str, object]:
+    """What a card has of these teachers or this start."""
+    stages = Stages(ancestor("model", **sources))
+    return stages.made | {"ancestors": stages.written}
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -315,7 +320,7 @@ def test_show_tells_what_the_card_tells() -> None:
 def test_show_lists_what_a_model_was_made_from_each_once_and_in_order(two: Path) -> None:
     first = ancestor("first", "b" * 64, sha256="1" * 64, start=PUBLIC, reproduce="slidescan train")
     second = ancestor("second", "a" * 64, sha256="2" * 64, start=first, teachers=[first])
-    edit(two / "quick.json", teachers=[], start=second.model_dump())
+    edit(two / "quick.json", **made_from(start=second))
     shown = models("show", "quick").stdout
     assert "start       second, stage 3" in shown
     _, stages = shown.split("stages, each after those that it was made from\n")

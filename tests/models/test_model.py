@@ -29,7 +29,8 @@ from slidescan.errors import ModelError, WriteError
 from slidescan.evaluation.calibration_fit import apply
 from slidescan.geometry import PATCH_PX
 from slidescan.models import model
-from slidescan.models.card import Ancestor, Card, Published, shipped_names
+from slidescan.models.ancestors import Ancestor, Published
+from slidescan.models.card import Card, shipped_names
 from slidescan.models.model import load, save
 from slidescan.networks.network import Network
 from slidescan.networks.plan import Plan
@@ -128,6 +129,7 @@ def test_a_card_of_an_earlier_version_loads(saved: Path) -> None:
     edit(saved, teacher="last, SHA-256 0123", **dict.fromkeys(new))
     card = json.loads(saved.with_suffix(".json").read_text())
     card["validation"] = ABOUT["validation"]
+    del card["ancestors"]
     saved.with_suffix(".json").write_text(json.dumps(card))
     assert set(card) <= set(EARLIER)
 

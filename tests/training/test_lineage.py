@@ -14,7 +14,7 @@ from learning import tiny
 from slidescan_train.teachers.reshaping import reshaped
 from training_runs import failed, slidescan_train
 
-from slidescan.models.card import Ancestor
+from slidescan.models.ancestors import Ancestor
 from slidescan.models.model import load
 
 pytestmark = pytest.mark.usefixtures("undrawn")

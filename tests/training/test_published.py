@@ -26,7 +26,7 @@ from torch import Tensor
 
 from slidescan.cli import main
 from slidescan.errors import ConfigError, ModelError, SlidescanError
-from slidescan.models.card import Ancestor, Published
+from slidescan.models.ancestors import Ancestor, Published
 from slidescan.models.model import load
 from slidescan.networks.efficientnet_lite import EfficientNetLite
 from slidescan.networks.nasnet_mobile import NasnetMobile, published_name

@@ -28,7 +28,8 @@ from slidescan.engines.backend import Backend
 from slidescan.engines.ensemble import Ensemble
 from slidescan.engines.openvino.engine import has_bf16
 from slidescan.errors import ConfigError, ModelError
-from slidescan.models.card import Ancestor, Card
+from slidescan.models.ancestors import Ancestor
+from slidescan.models.card import Card
 from slidescan.models.model import load, save
 from slidescan.patches.labelled.splits import ids_sha256
 

@@ -23,7 +23,7 @@ from slidescan_train.teachers.teacher import Teacher, load_teacher
 from torch import Tensor
 
 from slidescan.errors import ModelError
-from slidescan.models.card import Ancestor
+from slidescan.models.ancestors import Ancestor
 from slidescan.networks.logit_map import LogitMap
 from slidescan.networks.network import Network
 

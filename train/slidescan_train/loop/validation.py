@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from slidescan.models.card import Validation
+from slidescan.models.scores import Validation
 from slidescan.statistics.bootstrap import bootstrap
 from slidescan.statistics.metrics import Evaluation, OperatingPoints, names
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slidescan.errors import DataError, ModelError
-from slidescan.models.card import Ancestor, Card, Published, read_card
+from slidescan.models.ancestors import Ancestor, Published
+from slidescan.models.card import Card, read_card
 from slidescan.patches.labelled.splits import ids_sha256
 from slidescan.tools.csv_tables import read_table
 from slidescan_train.runs.files import BEST, LAST, SPLIT

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from slidescan.commands.terminal import plain_bar
 from slidescan.models import familiarity, model
-from slidescan.models.card import ScoredPatches, TrainingPatches
 from slidescan.models.reference import Reference
+from slidescan.models.scores import ScoredPatches, TrainingPatches
 from slidescan.patches.labelled import Data, write_split
 from slidescan.patches.labelled.splits import ids_sha256
 from slidescan.pictures import diagrams, grids

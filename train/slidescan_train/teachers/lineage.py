@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slidescan.models.card import Ancestor, Published
+from slidescan.models.ancestors import Ancestor, Published
 from slidescan.networks.network import Network
 from slidescan.patches.labelled import Data
 from slidescan.patches.labelled.splits import holds_out, ids_sha256
@@ -60,7 +60,14 @@ def doubt(who: str, source: Ancestor | Published | str | None, held_out: HeldOut
     None where it was not: every model of the chain held these patches out. `who` names its part in
     this run, e.g. "--teacher"; a string is from the card of an early version.
     """
-    if source is None or isinstance(source, Published):
+    return _doubt(who, source, held_out, set())
+
+
+def _doubt(
+    who: str, source: Ancestor | Published | str | None, held_out: HeldOut, cleared: set[int]
+) -> str | None:
+    """As `doubt`; `cleared` are the ids of objects that need not be followed again."""
+    if source is None or isinstance(source, Published) or id(source) in cleared:
         return None
     if isinstance(source, str):
         return _unknown(f"{who} {source}")
@@ -74,8 +81,11 @@ def doubt(who: str, source: Ancestor | Published | str | None, held_out: HeldOut
             "trained on some of these, the validation is optimistic"
         )
     further = [*(("teacher", each) for each in source.teachers), ("start", source.start)]
-    found = (doubt(f"{who}, its {role}", of, held_out) for role, of in further)
-    return next(filter(None, found), None)
+    for role, of in further:
+        if found := _doubt(f"{who}, its {role}", of, held_out, cleared):
+            return found
+    cleared.add(id(source))
+    return None
 
 
 def _unknown(who: str) -> str:

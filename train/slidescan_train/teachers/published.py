@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from slidescan.errors import ConfigError, ModelError
-from slidescan.models.card import MOST_WEIGHTS, Published
+from slidescan.models.ancestors import Published
+from slidescan.models.card import MOST_WEIGHTS
 from slidescan.networks.efficientnet_lite import EfficientNetLite
 from slidescan.networks.nasnet_mobile import NasnetMobile, from_published
 from slidescan.networks.network import Network

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slidescan.errors import ModelError
 from slidescan.geometry import PATCH_PX
-from slidescan.models.card import Ancestor
+from slidescan.models.ancestors import Ancestor
 from slidescan.models.model import load
 from slidescan.networks.heads import CLASSES
 from slidescan.networks.network import Network
