@@ -102,10 +102,12 @@ def patches(
 
     Prints every metric with its 95 % bootstrap interval. With several tables of PREDICTIONS, all
     of the same patches, also prints the difference of each from the first table, with the
-    interval of the paired difference and DeLong's p-value of the ROC AUC (without --groups).
+    interval of the paired difference and DeLong's p-value of the ROC AUC (without --groups), and
+    how many patches all tables call wrong.
 
-    With --out, also writes JSON, Markdown and PNGs: ROC, precision-recall, reliability, scores
-    and, with --images, the worst mistakes; for several tables their ROC curves.
+    With --out, also writes JSON, Markdown and PNGs: ROC, precision-recall, reliability and scores;
+    for several tables their ROC curves. mistakes.csv lists the patches that all tables call wrong,
+    the worst first, and with --images mistakes.png shows them: some may have a wrong label.
 
     \b
     Examples:
@@ -113,6 +115,7 @@ def patches(
       slidescan evaluate patches scores.csv labels.csv --images patches --out report
       slidescan evaluate patches scores.csv labels.csv --threshold sens95 --model model.safetensors
       slidescan evaluate patches scores.csv scores_b.csv labels.csv
+      slidescan evaluate patches scores.csv scores_b.csv labels.csv --images patches --out both
     """
     from slidescan.commands.checks import check_exist
     from slidescan.errors import ConfigError
@@ -120,23 +123,22 @@ def patches(
     check_exist(*predictions, labels, groups, images)
     if images and not out:
         raise ConfigError("--images draws the worst mistakes into --out; name a folder with --out")
-    if images and len(predictions) > 1:
-        raise ConfigError("--images draws the mistakes of one table; got several PREDICTIONS")
     value = _threshold(threshold, model, len(predictions))
     with evaluation_libraries():
         from slidescan.evaluation.report import make_folder
         from slidescan.evaluation.scores import read_scores, short_names
         from slidescan.statistics.metrics import OperatingPoints
 
-    names = short_names(predictions)
-    tables = read_scores(predictions, labels, groups, common=common)
+    scores = read_scores(predictions, labels, groups, common=common)
+    tables = dict(zip(short_names(predictions), scores, strict=True))
     if out:
         make_folder(out)
+        _write_mistakes(out, tables, images, value)  # first: it may be refused, the rest takes long
     points = OperatingPoints(value, **choices)
-    if len(tables) > 1:
-        _compare(dict(zip(names, tables, strict=True)), points, resamples, seed, out)
+    if len(scores) > 1:
+        _compare(tables, points, resamples, seed, out)
     else:
-        _evaluate(tables[0], points, resamples, seed, out, images)
+        _evaluate(scores[0], points, resamples, seed, out)
     if out:
         click.echo(f"{out}: written")
 
@@ -170,28 +172,36 @@ def _threshold(threshold: float | str, model: str | None, tables: int) -> float:
     return value
 
 
+def _write_mistakes(
+    out: Path, tables: Mapping[str, Scores], images: Path | None, threshold: float
+) -> None:
+    """The patches that all tables call wrong, as a table and as a picture."""
+    from slidescan.evaluation.mistakes import PICTURE, TABLE, draw, write
+
+    if images:
+        missing = draw(out / PICTURE, list(tables.values()), images, threshold)
+        if missing:
+            warn(f"{images}: has no image of {len(missing)} of the worst mistakes, {missing[0]}")
+    else:  # those of an earlier evaluation would be of other predictions
+        (out / PICTURE).unlink(missing_ok=True)
+    write(out / TABLE, tables, threshold)
+
+
 def _evaluate(
     scores: Scores,
     choices: OperatingPoints,
     resamples: int,
     seed: int,
     out: Path | None,
-    images: Path | None,
 ) -> None:
-    """One table: its metrics, pictures and worst mistakes."""
-    from slidescan.evaluation.patch_report import draw, draw_mistakes, evaluate
+    """One table: its metrics and pictures."""
+    from slidescan.evaluation.patch_report import draw, evaluate
     from slidescan.evaluation.report import text, write
 
-    if out and images:  # first, because it may be refused and the rest takes long
-        missing = draw_mistakes(out / "mistakes.png", scores, images, choices.threshold)
-        if missing:
-            warn(f"{images}: has no image of {len(missing)} of the worst mistakes, {missing[0]}")
     with bar("resampling", resamples, "resample") as done:
         report = evaluate(scores, choices, resamples, seed, done.update)
     click.echo(text(report))
     if out:
-        if not images:  # those of an earlier evaluation would be of other predictions
-            (out / "mistakes.png").unlink(missing_ok=True)
         draw(out, scores, report, choices.threshold)
         write(out, report)
 

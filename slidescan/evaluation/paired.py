@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slidescan.evaluation.mistakes import BY_FAR, counts, least_wrong
 from slidescan.evaluation.patch_report import about_intervals, metric_note, notes
 from slidescan.evaluation.report import Difference, Metric, Report
 from slidescan.evaluation.scores import Scores
@@ -18,7 +19,7 @@ from slidescan.statistics.curves import roc
 from slidescan.statistics.delong import delong_p
 from slidescan.statistics.metrics import Evaluation, OperatingPoints, names
 
-OF_ONE_TABLE = ("precision-recall.png", "reliability.png", "histogram.png", "mistakes.png")
+OF_ONE_TABLE = ("precision-recall.png", "reliability.png", "histogram.png")
 """Pictures that an earlier evaluation of a single table may have left in the folder."""
 
 
@@ -60,6 +61,7 @@ def compare(
     ]
     positives, count = int(first.labels.sum()), len(first)
     how = about_intervals(first, units, resamples, seed)
+    wrong, by_far = counts(least_wrong(list(tables.values())), choices.threshold)
     return Report(
         f"{count:,} patches, {positives:,} with tumour; differences from {next(iter(tables))}",
         {
@@ -69,11 +71,17 @@ def compare(
             "slides": None if first.slides is None else units,
             "choices": asdict(choices),
             "interval": how,
+            "wrong_in_all": {"patches": wrong, f"by_more_than_{BY_FAR:g}": by_far},
         },
         metrics,
-        notes(first, units, resamples, how),
+        [*notes(first, units, resamples, how), _wrong_in_all(len(tables), wrong, by_far)],
         LEVEL,
     )
+
+
+def _wrong_in_all(tables: int, wrong: int, by_far: int) -> str:
+    doubt = f", about {by_far:,} by more than {BY_FAR:g}: look at their labels" if by_far else ""
+    return f"All {tables} tables are wrong about {wrong:,} patches{doubt}."
 
 
 def _difference(

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from slidescan.evaluation.images import read_images
 from slidescan.evaluation.report import Metric, Report
 from slidescan.evaluation.scores import Scores
-from slidescan.pictures import diagrams, grids
+from slidescan.pictures import diagrams
 from slidescan.statistics.arrays import Counts, Floats
 from slidescan.statistics.bootstrap import FEW, LEVEL, Interval, bootstrap
 from slidescan.statistics.curves import reliability
 from slidescan.statistics.metrics import BINS, Evaluation, OperatingPoints, names
-from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.settings_diff import JSON
 
 ONE_CLASS = "all patches have one label"
@@ -119,25 +117,3 @@ def draw(folder: Path, scores: Scores, report: Report, threshold: float) -> None
         m.key: f" ({m.low:.4f} to {m.high:.4f})" for m in report.metrics if np.isfinite(m.low)
     }
     diagrams.separately(folder, scores.labels, scores.p, report.title, bounds, threshold)
-
-
-def draw_mistakes(path: Path, scores: Scores, images: Path, threshold: float) -> list[str]:
-    """Write a PNG of the worst mistakes with an image in `images`; return the ids without one.
-
-    Raises `DataError` where there is no image or one cannot be read, `WriteError`.
-    """
-    rows = np.concatenate(worst_mistakes(scores.labels, scores.p, threshold=threshold)).tolist()
-    pixels, missing = read_images(images, [scores.ids[i] for i in rows])
-    shown = [i for i in rows if scores.ids[i] in pixels]
-    if not shown:
-        return missing
-    grids.mistakes(
-        path,
-        np.stack([pixels[scores.ids[i]] for i in shown]),
-        scores.labels[shown],
-        scores.p[shown],
-        [scores.ids[i] for i in shown],
-        threshold=threshold,
-        title=f"Worst mistakes at {threshold:g}; the label is about the square of 32 px",
-    )
-    return missing

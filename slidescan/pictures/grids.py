@@ -64,7 +64,7 @@ def mistakes(
     sections = [
         (
             f"{kind}: {len(rows)} shown, worst first" if len(rows) else f"{kind}: none",
-            [(pixels[i], f"p {_short(probabilities[i])}\n{ids[i][:12]}") for i in rows],
+            [(pixels[i], f"p {_short(probabilities[i])}\n{ids[i][:16]}") for i in rows],
         )
         for kind, rows in zip(
             ("False positives (labelled normal)", "False negatives (labelled tumour)"),

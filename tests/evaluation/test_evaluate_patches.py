@@ -74,7 +74,7 @@ def test_the_numbers_are_those_of_the_tables_joined_by_id(
         with Image.open(out / name) as picture:
             assert picture.width > 300
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        [*PICTURES, "metrics.json", "metrics.md"]
+        [*PICTURES, "metrics.json", "metrics.md", "mistakes.csv"]
     )
 
 
@@ -124,6 +124,50 @@ def test_the_worst_mistakes_are_shown(tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / "mistakes.png") as sheet:
         colours = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
     assert (colours == (1, 250, 3)).all(axis=1).sum() > 90 * 96
+
+
+def test_patches_that_all_tables_call_wrong_are_listed_and_shown(tmp_path: Path) -> None:
+    truth = [("a", 0), ("b", 1), ("c", 1), ("d", 1), ("e", 0)]
+    labels = write(tmp_path / "l.csv", truth, ("id", "label"))
+    first, second = (
+        write(tmp_path / name, list(zip("abcde", p, strict=True)), ("id", "label"))
+        for name, p in (("p.csv", (0.95, 0.02, 0.4, 0.3, 0.2)), ("q.csv", (0.7, 0.05, 0.1, 0.9, 1)))
+    )
+    (tmp_path / "train").mkdir()
+    for i, name in enumerate("abc"):
+        Image.new("RGB", (96, 96), (1, 250, i)).save(tmp_path / "train" / f"{name}.tif")
+    out = tmp_path / "out"
+    options = "--images", tmp_path, "--out", out, "--resamples", 0
+    result = run(first, second, labels, *options)
+    assert result.exit_code == 0, result.output
+    told = "All 2 tables are wrong about 3 patches, about 1 by more than 0.9: look at their labels."
+    assert told in result.output
+    assert (out / "mistakes.csv").read_text().splitlines() == [
+        "id,label,error,p.csv,q.csv",
+        *("b,1,0.95,0.02,0.05", "a,0,0.7,0.95,0.7", "c,1,0.6,0.4,0.1"),
+    ]
+    about = json.loads((out / "metrics.json").read_text())["about"]
+    assert about["wrong_in_all"] == {"patches": 3, "by_more_than_0.9": 1}
+    with Image.open(out / "mistakes.png") as sheet:
+        shown = np.unique(np.asarray(sheet.convert("RGB")).reshape(-1, 3), axis=0).tolist()
+    assert all([1, 250, i] in shown for i in range(3))
+
+    assert run(first, labels, "--out", out, "--resamples", 0).exit_code == 0
+    assert not (out / "mistakes.png").exists()  # it was of other predictions
+    assert [line[:2] for line in (out / "mistakes.csv").read_text().splitlines()[1:]] == [
+        *("b,", "a,", "d,", "c,"),
+    ]
+
+
+def test_where_nothing_is_wrong_the_picture_says_so(tmp_path: Path) -> None:
+    rows = [("a", 0), ("b", 1)]
+    scores, labels = (write(tmp_path / f"{n}.csv", rows, ("id", "label")) for n in "pl")
+    out = tmp_path / "out"
+    result = run(scores, labels, "--images", tmp_path, "--out", out, "--resamples", 0)
+    assert result.exit_code == 0, result.output
+    assert (out / "mistakes.csv").read_text().splitlines() == ["id,label,error,p.csv"]
+    with Image.open(out / "mistakes.png") as sheet:
+        assert np.asarray(sheet.convert("L")).min() < 128  # text
 
 
 def test_only_images_that_are_not_there_are_refused(

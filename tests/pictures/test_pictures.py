@@ -216,16 +216,16 @@ def test_mistakes_are_in_order_with_probability_and_id(
     labels, p = np.array([0, 0, 1, 1]), np.array([0.7, 0.99999, 0.25, 0.9], np.float32)
     ids = [f"{letter}{'0' * 39}" for letter in "abcd"]
     grids.mistakes(tmp_path / "m.png", pixels, labels, p, ids)
-    shown = [text for text in said if text.startswith(("False", "p ")) or text[1:] == "0" * 11]
+    shown = [text for text in said if text.startswith(("False", "p ")) or text[1:] == "0" * 15]
     assert shown == [
         "False positives (labelled normal): 2 shown, worst first",
         "p 1 - 1e-05",
-        "b00000000000",
+        "b000000000000000",
         "p 0.700",
-        "a00000000000",
+        "a000000000000000",
         "False negatives (labelled tumour): 1 shown, worst first",
         "p 0.250",
-        "c00000000000",
+        "c000000000000000",
     ]
 
 
