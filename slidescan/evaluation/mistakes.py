@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidescan.evaluation.images import read_images
 from slidescan.evaluation.scores import Scores
 from slidescan.pictures import grids
+from slidescan.statistics.arrays import Floats
 from slidescan.statistics.mistakes import worst_mistakes
 from slidescan.tools.csv_tables import write_table
 
@@ -32,8 +34,17 @@ def least_wrong(tables: Sequence[Scores]) -> Scores:
 
 def counts(scores: Scores, threshold: float) -> tuple[int, int]:
     """Return the number of mistakes, and of those `BY_FAR` from the label."""
-    wrong = (scores.p >= threshold) != (scores.labels == 1)
-    return int(wrong.sum()), int((wrong & (abs(scores.p - scores.labels) > BY_FAR)).sum())
+    errors = _errors(scores)[_wrong(scores, threshold)]
+    return len(errors), int((errors > BY_FAR).sum())
+
+
+def _errors(scores: Scores) -> Floats:
+    return np.abs(scores.p - scores.labels)
+
+
+def _wrong(scores: Scores, threshold: float) -> NDArray[np.intp]:
+    """Rows of the mistakes."""
+    return np.flatnonzero((scores.p >= threshold) != (scores.labels == 1))
 
 
 def write(path: Path, tables: Mapping[str, Scores], threshold: float) -> None:
@@ -43,10 +54,9 @@ def write(path: Path, tables: Mapping[str, Scores], threshold: float) -> None:
     each table by its name. Raises `WriteError`.
     """
     scores = least_wrong(list(tables.values()))
-    error = abs(scores.p - scores.labels)
-    wrong = np.flatnonzero((scores.p >= threshold) != (scores.labels == 1))
-    rows = wrong[np.argsort(-error[wrong], kind="stable")].tolist()
-    columns = [error.round(6).tolist(), *(each.p.tolist() for each in tables.values())]
+    errors, wrong = _errors(scores), _wrong(scores, threshold)
+    rows = wrong[np.argsort(-errors[wrong], kind="stable")].tolist()
+    columns = [errors.round(6).tolist(), *(each.p.tolist() for each in tables.values())]
     write_table(
         path,
         ("id", "label", "error", *tables),
