@@ -1,4 +1,4 @@
-"""A map that several test modules read or spoil."""
+"""Labelled patches, and a map that several test modules read or spoil."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 from commands import ran
+from labelled_patches import few, kaggle
 from maps import TORCH
+
+__all__ = ["few", "kaggle"]
 
 
 @pytest.fixture(scope="session")
