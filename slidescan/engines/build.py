@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def make_engine(network: Network | ShiftAndStitch, backend: Backend) -> Engine:
     """The engine of a network in memory; its graph is not cached.
 
-    Raises `ConfigError` where int8 finds nothing to speed up in a network.
+    Raises `ConfigError` where int8 finds nothing to speed up in a network, or where OpenVINO has
+    no kernel for the precision.
     """
     if backend.engine == "torch":
         from slidescan.engines.torch_engine import TorchEngine
@@ -32,7 +33,8 @@ def load_engine(model: Model, stride_px: int, backend: Backend, graphs: GraphCac
 
     OpenVINO runs the graph in `graphs` where there is one, and torch is not imported. Raises
     `ModelError` where the weights do not fit the card's plan, and `ConfigError` for a stride that
-    `ShiftAndStitch` refuses or where int8 finds nothing to speed up.
+    `ShiftAndStitch` refuses, where int8 finds nothing to speed up, or where OpenVINO has no kernel
+    for the precision.
     """
     if backend.engine == "torch":
         return make_engine(_network(model, stride_px), backend)

@@ -54,6 +54,14 @@ def _has_nvidia_driver() -> bool:
     return True
 
 
+def kernel_limit() -> str:
+    """The instruction set above which oneDNN, so OpenVINO and torch, uses none; "" for no limit.
+
+    https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    """
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+
+
 def instruction_sets() -> str:
     """The instruction sets of this processor as one line, to tell processors apart."""
     # Line by line: with a hundred cores the kernel needs long for the whole file.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slides
-from commands import refused, run
+from commands import ran, refused, run
 from maps import ONE, write_map
 
 from slidescan.maps.finished import open_finished
@@ -113,3 +116,24 @@ def test_a_small_file_takes_little_memory(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(regular_files, "open_regular", lambda path: Watched(real(path)))
     assert regular_files.read_regular(path, 2**30) == b"abc"
     assert asked == [3]
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8", "bf16"])
+def test_a_limit_of_kernels_is_obeyed_or_told(
+    precision: str, finished: Path, tmp_path: Path
+) -> None:
+    """OpenVINO obeys the limit, names arithmetic above it and loads no graph made without it."""
+    out = tmp_path / "again.zarr"
+    slide, options = finished.with_name("slide.tif"), ("--model", "fast", "--overwrite")
+    command = ["heatmap", slide, "--out", out, "--precision", precision, *options]
+    ran(*command)  # its graph is cached
+    limited = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    words = [sys.executable, "-m", "slidescan", *map(str, command)]
+    done = subprocess.run(words, env=limited, capture_output=True, text=True)
+    if done.returncode:
+        assert precision == "bf16"
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("Error: OpenVINO cannot compile the network in bf16")
+        assert line.endswith("use --precision fp32, or --engine torch")
+    else:
+        assert open_finished(out).complete

@@ -324,9 +324,12 @@ def test_auto_takes_bf16_where_the_processor_has_it(
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks /proc what there is")
-def test_the_processor_is_asked() -> None:
+def test_the_processor_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     flags = Path("/proc/cpuinfo").read_text()
     assert has_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
+    assert not has_bf16()
 
 
 def test_fp16_on_a_cpu_is_left_to_torch() -> None:

@@ -180,6 +180,7 @@ def test_all_that_changes_a_graph_changes_its_key(monkeypatch: pytest.MonkeyPatc
     for name, value in (
         ("slidescan.engines.openvino.graph_key.processor", lambda: ("another", ["FP32"])),
         ("slidescan.engines.openvino.graph_key.instruction_sets", lambda: "none"),
+        ("slidescan.engines.openvino.graph_key.kernel_limit", lambda: "AVX2"),
         ("slidescan.engines.openvino.graph_key.CODE", ("geometry.py",)),
         ("slidescan.engines.openvino.graph_key.version", partial(_another_version, "slidescan")),
         ("slidescan.engines.openvino.graph_key.version", partial(_another_version, "torch")),

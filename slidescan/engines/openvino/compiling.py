@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from slidescan.engines.openvino.engine import DEVICE, properties
 from slidescan.engines.openvino.graph import convert
 from slidescan.engines.openvino.runtime import ov
+from slidescan.errors import ConfigError, lacks_memory
 from slidescan.geometry import PATCH_PX
 from slidescan.networks.fast_rewrites import rewritten
 from slidescan.networks.network import Network, probability
@@ -27,9 +28,19 @@ class _Scores(nn.Module):
 def compiled(network: Network | ShiftAndStitch, precision: str) -> bytes:
     """The graph of `network` after OpenVINO's optimisations for this processor.
 
-    The number of threads is set when the graph is loaded, so one graph serves all engines.
+    The number of threads is set when the graph is loaded, so one graph serves all engines. Raises
+    `ConfigError` where OpenVINO has no kernel for the precision on this processor.
     """
-    made = ov.Core().compile_model(_model(network), DEVICE, properties(precision, threads=1))
+    model = _model(network)
+    try:
+        made = ov.Core().compile_model(model, DEVICE, properties(precision, threads=1))
+    except RuntimeError as error:
+        if lacks_memory(error):
+            raise
+        raise ConfigError(
+            f"OpenVINO cannot compile the network in {precision} for this processor: "
+            f"{str(error).strip().splitlines()[-1]}; use --precision fp32, or --engine torch"
+        ) from error
     exported: bytes = made.export_model().getvalue()
     return exported
 

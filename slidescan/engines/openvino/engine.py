@@ -8,9 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidescan.engines.openvino.runtime import ov
+from slidescan.tools.hardware import kernel_limit
 
 DEVICE = "CPU"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_WITHOUT_BF16 = (
+    "SSE41",
+    "AVX",
+    "AVX2",
+    "AVX2_VNNI",
+    "AVX2_VNNI_2",
+    "AVX512_CORE",
+    "AVX512_CORE_VNNI",
+)
+"""Limits of oneDNN (`kernel_limit`) that take bf16 from it. OpenVINO names BF16 all the same."""
 
 
 class OpenVINOEngine:
@@ -51,5 +62,5 @@ def processor() -> tuple[str, list[str]]:
 
 
 def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware."""
-    return "BF16" in processor()[1]
+    """Whether this processor multiplies bf16 in hardware, and oneDNN is not kept from it."""
+    return "BF16" in processor()[1] and kernel_limit() not in _WITHOUT_BF16

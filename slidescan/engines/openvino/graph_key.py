@@ -10,7 +10,7 @@ from pathlib import Path
 from slidescan.engines.openvino.engine import processor
 from slidescan.engines.openvino.runtime import ov
 from slidescan.models.card import Card
-from slidescan.tools.hardware import instruction_sets
+from slidescan.tools.hardware import instruction_sets, kernel_limit
 from slidescan.tools.settings_diff import JSON
 
 CODE = ("geometry.py", "networks", "engines/openvino")
@@ -41,7 +41,7 @@ def _environment() -> dict[str, JSON]:
         "code": _code(),
         "torch": version("torch"),
         "openvino": ov.__version__,
-        "processor": [*processor(), instruction_sets()],
+        "processor": [*processor(), instruction_sets(), kernel_limit()],
     }
 
 
