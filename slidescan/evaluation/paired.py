@@ -80,8 +80,8 @@ def compare(
 
 
 def _wrong_in_all(tables: int, wrong: int, by_far: int) -> str:
-    doubt = f", about {by_far:,} by more than {BY_FAR:g}: look at their labels" if by_far else ""
-    return f"All {tables} tables are wrong about {wrong:,} patches{doubt}."
+    doubt = f", on {by_far:,} by more than {BY_FAR:g}: look at their labels" if by_far else ""
+    return f"All {tables} tables are wrong on {wrong:,} patches{doubt}."
 
 
 def _difference(

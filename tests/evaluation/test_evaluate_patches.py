@@ -140,7 +140,7 @@ def test_patches_that_all_tables_call_wrong_are_listed_and_shown(tmp_path: Path)
     options = "--images", tmp_path, "--out", out, "--resamples", 0
     result = run(first, second, labels, *options)
     assert result.exit_code == 0, result.output
-    told = "All 2 tables are wrong about 3 patches, about 1 by more than 0.9: look at their labels."
+    told = "All 2 tables are wrong on 3 patches, on 1 by more than 0.9: look at their labels."
     assert told in result.output
     assert (out / "mistakes.csv").read_text().splitlines() == [
         "id,label,error,p.csv,q.csv",
