@@ -14,7 +14,6 @@ from slidescan.commands.terminal import bar, warn
 
 if TYPE_CHECKING:
     from slidescan.evaluation.scores import Scores
-    from slidescan.statistics.metrics import OperatingPoints
 
 
 class _Parts(click.Group):
@@ -125,7 +124,8 @@ def patches(
         raise ConfigError("--images draws the worst mistakes into --out; name a folder with --out")
     value = _threshold(threshold, model, len(predictions))
     with evaluation_libraries():
-        from slidescan.evaluation.report import make_folder
+        from slidescan.evaluation import paired, patch_report
+        from slidescan.evaluation.report import make_folder, text, write
         from slidescan.evaluation.scores import read_scores, short_names
         from slidescan.statistics.metrics import OperatingPoints
 
@@ -134,12 +134,19 @@ def patches(
     if out:
         make_folder(out)
         _write_mistakes(out, tables, images, value)  # first: it may be refused, the rest takes long
-    points = OperatingPoints(value, **choices)
-    if len(scores) > 1:
-        _compare(tables, points, resamples, seed, out)
-    else:
-        _evaluate(scores[0], points, resamples, seed, out)
+    points, several = OperatingPoints(value, **choices), len(scores) > 1
+    with bar("resampling", resamples, "resample") as done:
+        if several:
+            report = paired.compare(tables, points, resamples, seed, done.update)
+        else:
+            report = patch_report.evaluate(scores[0], points, resamples, seed, done.update)
+    click.echo(text(report))
     if out:
+        if several:
+            paired.draw(out, tables, report)
+        else:
+            patch_report.draw(out, scores[0], report, value)
+        write(out, report)
         click.echo(f"{out}: written")
 
 
@@ -185,41 +192,3 @@ def _write_mistakes(
     else:  # those of an earlier evaluation would be of other predictions
         (out / PICTURE).unlink(missing_ok=True)
     write(out / TABLE, tables, threshold)
-
-
-def _evaluate(
-    scores: Scores,
-    choices: OperatingPoints,
-    resamples: int,
-    seed: int,
-    out: Path | None,
-) -> None:
-    """One table: its metrics and pictures."""
-    from slidescan.evaluation.patch_report import draw, evaluate
-    from slidescan.evaluation.report import text, write
-
-    with bar("resampling", resamples, "resample") as done:
-        report = evaluate(scores, choices, resamples, seed, done.update)
-    click.echo(text(report))
-    if out:
-        draw(out, scores, report, choices.threshold)
-        write(out, report)
-
-
-def _compare(
-    tables: Mapping[str, Scores],
-    choices: OperatingPoints,
-    resamples: int,
-    seed: int,
-    out: Path | None,
-) -> None:
-    """Several tables: their metrics, and the differences from the first."""
-    from slidescan.evaluation.paired import compare, draw
-    from slidescan.evaluation.report import text, write
-
-    with bar("resampling", resamples, "resample") as done:
-        report = compare(tables, choices, resamples, seed, done.update)
-    click.echo(text(report))
-    if out:
-        draw(out, tables, report)
-        write(out, report)

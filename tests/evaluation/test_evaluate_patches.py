@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -168,6 +171,23 @@ def test_where_nothing_is_wrong_the_picture_says_so(tmp_path: Path) -> None:
     assert (out / "mistakes.csv").read_text().splitlines() == ["id,label,error,p.csv"]
     with Image.open(out / "mistakes.png") as sheet:
         assert np.asarray(sheet.convert("L")).min() < 128  # text
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_without_the_extra_it_says_what_to_install(
+    several: bool, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scores, labels = tables
+    again = [shutil.copy(scores, tmp_path / "again.csv")] if several else []
+    out = tmp_path / "out"
+    words = ["evaluate", "patches", *map(str, (scores, *again, labels, "--out", out))]
+    code = "import sys; sys.modules['matplotlib'] = None; from slidescan.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: evaluation needs matplotlib")
+    assert "which is not installed; run: " in line
+    assert not out.exists()
 
 
 def test_only_images_that_are_not_there_are_refused(
