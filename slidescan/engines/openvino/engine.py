@@ -55,12 +55,15 @@ def properties(precision: str, threads: int) -> dict[str, Any]:
 
 
 def processor() -> tuple[str, list[str]]:
-    """The processor's name and the arithmetic it has in hardware: FP32, BF16, INT8, ..."""
+    """The processor's name and the arithmetic it may use in hardware: FP32, BF16, INT8, ..."""
     core = ov.Core()
     name = core.get_property(DEVICE, "FULL_DEVICE_NAME")
-    return str(name), list(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
+    arithmetic = list(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
+    if kernel_limit() in _WITHOUT_BF16:
+        arithmetic = [each for each in arithmetic if each != "BF16"]
+    return str(name), arithmetic
 
 
 def has_bf16() -> bool:
     """Whether this processor multiplies bf16 in hardware, and oneDNN is not kept from it."""
-    return "BF16" in processor()[1] and kernel_limit() not in _WITHOUT_BF16
+    return "BF16" in processor()[1]
